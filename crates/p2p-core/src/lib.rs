@@ -1,0 +1,57 @@
+//! Types and traits of the `p2p` libp2p implementation.
+//!
+//! This crate is the centre that every other crate of the project depends on, and that depends
+//! on none of them. It holds
+//!
+//! - what names things: [`PeerId`], [`PublicKey`], [`Keypair`], [`Multiaddr`], [`ProtocolId`],
+//!   [`ErrorCode`];
+//! - the contracts of the layers: [`Transport`], [`Security`], [`Muxer`], and what they produce:
+//!   [`Pipe`], [`Session`], [`Connection`], [`Stream`];
+//! - the errors that cross those contracts.
+//!
+//! It deliberately has no socket, clock, task or lock, and no implementation of any layer.
+//!
+//! ```text
+//!   Transport ──► Pipe ──► Security (Handshake ► Session{Seal, Open}) ──► Muxer (MuxCore) ──► Stream
+//!        └──────► Muxed (a link that is born multiplexed, as QUIC is) ───────────────────────► Stream
+//! ```
+//!
+//! ```
+//! use p2p_core::{Keypair, PeerId};
+//!
+//! let key = Keypair::generate()?;
+//! let id: PeerId = key.public().peer_id();
+//! assert_eq!(id.to_string().parse::<PeerId>()?, id);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod addr;
+mod connection;
+mod error;
+mod gather;
+mod key;
+mod muxer;
+mod peer_id;
+#[rustfmt::skip]
+#[allow(unreachable_pub, clippy::exhaustive_structs, clippy::exhaustive_enums, dead_code, reason = "generated from proto/keys.proto")]
+mod proto;
+mod protocol;
+mod security;
+mod stream;
+mod transport;
+pub mod varint;
+
+pub use addr::{AddrExt, AddrPeerError};
+pub use connection::{AcceptStream, Connection, ConnectionInfo, Muxed, OpenStream, Role};
+pub use error::{
+    ConnectionError, ErrorCode, IoCause, MuxError, SecurityError, StreamError, TransportError,
+};
+pub use gather::Gather;
+pub use key::{KeyError, KeyType, Keypair, PublicKey};
+pub use multiaddr::{self, Multiaddr};
+pub use muxer::{MuxCore, MuxEvent, Muxer, StreamId};
+pub use peer_id::{PeerId, PeerIdError};
+pub use protocol::{ProtocolId, ProtocolIdError};
+pub use security::{Handshake, Open, Opened, Seal, Security, Session};
+pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream};
+pub use transport::{DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport};

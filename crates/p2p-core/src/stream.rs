@@ -1,0 +1,326 @@
+use std::{
+    any::Any,
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{ConnectionInfo, ErrorCode, PeerId, ProtocolId, StreamError};
+
+/// The sending half of a stream, as a multiplexer implements it.
+///
+/// Of `AsyncWrite`, `flush` has nothing to do (what was written is on its way), and `shutdown`
+/// ends this side's data without waiting. Dropped without `shutdown`, it resets the stream:
+/// truncated data must never look complete.
+pub trait SendHalf: AsyncWrite + Unpin + Send + 'static {
+    /// Takes what the window allows, by reference, and leaves the rest in `data`.
+    ///
+    /// # Errors
+    /// [`StreamError`] when nothing can be sent any more.
+    ///
+    /// # Cancel safety
+    /// A caller that is dropped loses nothing: what was not taken is in `data`.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<(), StreamError>>;
+
+    /// Ends the stream at once and tells the peer why, where the protocol can.
+    fn reset(&mut self, code: ErrorCode);
+
+    /// Waits until the peer, or the end of the connection, makes sending pointless.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<StreamError>;
+}
+
+/// The receiving half of a stream, as a multiplexer implements it. Dropped before the end of the
+/// data, it stops the peer as well as the protocol can say it.
+pub trait RecvHalf: AsyncRead + Unpin + Send + 'static {
+    /// Hands out at most `max` received bytes without copying them; `None` is the peer's end of
+    /// data. The peer gets credit for them on this call.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the data end early.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken before `Ready`.
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>>;
+
+    /// Gives up reading.
+    fn stop(&mut self, code: ErrorCode);
+}
+
+/// What both halves of a stream know.
+#[derive(Clone)]
+struct Facts {
+    connection: Arc<ConnectionInfo>,
+    protocol: Option<ProtocolId>,
+    /// Something that lives as long as either half does, such as a count of open streams.
+    held: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// A stream of a connection, to be read and written as any tokio stream.
+///
+/// `shutdown` ends this side's data, and the other side can still send. Dropping a stream before
+/// its `shutdown` resets it. For the two directions in two tasks, see [`Stream::into_halves`].
+///
+/// ```no_run
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// async fn ask(stream: &mut p2p_core::Stream) -> std::io::Result<Vec<u8>> {
+///     stream.write_all(b"question").await?;
+///     stream.shutdown().await?;
+///     let mut answer = Vec::new();
+///     stream.take(4096).read_to_end(&mut answer).await?;
+///     Ok(answer)
+/// }
+/// ```
+pub struct Stream {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+/// The sending half of a [`Stream`].
+pub struct SendStream {
+    half: Box<dyn SendHalf>,
+    facts: Facts,
+}
+
+/// The receiving half of a [`Stream`].
+pub struct RecvStream {
+    half: Box<dyn RecvHalf>,
+    facts: Facts,
+}
+
+impl Stream {
+    /// Makes a stream of its halves; for multiplexers.
+    #[must_use]
+    pub fn new(
+        connection: Arc<ConnectionInfo>,
+        send: Box<dyn SendHalf>,
+        recv: Box<dyn RecvHalf>,
+    ) -> Self {
+        let facts = Facts { connection, protocol: None, held: None };
+        Self {
+            send: SendStream { half: send, facts: facts.clone() },
+            recv: RecvStream { half: recv, facts },
+        }
+    }
+
+    /// Names the protocol that was negotiated; for hosts.
+    #[must_use]
+    pub fn with_protocol(mut self, protocol: ProtocolId) -> Self {
+        self.send.facts.protocol = Some(protocol.clone());
+        self.recv.facts.protocol = Some(protocol);
+        self
+    }
+
+    /// Keeps `value` alive until both halves are dropped; for hosts.
+    #[must_use]
+    pub fn holding(mut self, value: Arc<dyn Any + Send + Sync>) -> Self {
+        self.send.facts.held = Some(Arc::clone(&value));
+        self.recv.facts.held = Some(value);
+        self
+    }
+
+    /// Puts a layer around the receiving half; for hosts.
+    #[must_use]
+    pub fn map_recv(mut self, layer: impl FnOnce(Box<dyn RecvHalf>) -> Box<dyn RecvHalf>) -> Self {
+        self.recv.half = layer(self.recv.half);
+        self
+    }
+
+    /// The protocol that was negotiated; `None` before that.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&ProtocolId> {
+        self.send.facts.protocol.as_ref()
+    }
+
+    /// The connection that carries the stream.
+    #[must_use]
+    pub fn connection(&self) -> &Arc<ConnectionInfo> {
+        &self.send.facts.connection
+    }
+
+    /// The peer at the other end, as the secure channel has verified it.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.send.facts.connection.peer()
+    }
+
+    /// Sends `data` without copying it.
+    ///
+    /// # Errors
+    /// [`StreamError`] when nothing can be sent any more.
+    ///
+    /// # Cancel safety
+    /// What was not taken is in `data`.
+    pub async fn send(&mut self, data: &mut Bytes) -> Result<(), StreamError> {
+        self.send.send(data).await
+    }
+
+    /// Takes at most `max` received bytes without copying them; `None` is the peer's end.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the data end early.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        self.recv.chunk(max).await
+    }
+
+    /// Ends the stream at once, in both directions, and tells the peer why where the protocol can.
+    pub fn reset(&mut self, code: ErrorCode) {
+        self.send.half.reset(code);
+    }
+
+    /// Splits the stream for use in two tasks, without a lock between them.
+    #[must_use]
+    pub fn into_halves(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+}
+
+impl SendStream {
+    /// Sends `data` without copying it.
+    ///
+    /// # Errors
+    /// [`StreamError`] when nothing can be sent any more.
+    ///
+    /// # Cancel safety
+    /// What was not taken is in `data`.
+    pub async fn send(&mut self, data: &mut Bytes) -> Result<(), StreamError> {
+        while !data.is_empty() {
+            poll_fn(|cx| self.half.poll_send(cx, data)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer, or the end of the connection, makes sending pointless.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn stopped(&mut self) -> StreamError {
+        poll_fn(|cx| self.half.poll_stopped(cx)).await
+    }
+
+    /// Ends the stream at once and tells the peer why, where the protocol can.
+    pub fn reset(&mut self, code: ErrorCode) {
+        self.half.reset(code);
+    }
+}
+
+impl RecvStream {
+    /// Takes at most `max` received bytes without copying them; `None` is the peer's end.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the data end early.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        poll_fn(|cx| self.half.poll_chunk(cx, max)).await
+    }
+
+    /// Gives up reading, and stops the peer as well as the protocol can say it.
+    pub fn stop(&mut self, code: ErrorCode) {
+        self.half.stop(code);
+    }
+}
+
+impl AsyncWrite for SendStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.half).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.half).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.half).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for RecvStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.half).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.recv).poll_read(cx, buf)
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.send.facts.debug(f, "Stream")
+    }
+}
+
+impl fmt::Debug for SendStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.facts.debug(f, "SendStream")
+    }
+}
+
+impl fmt::Debug for RecvStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.facts.debug(f, "RecvStream")
+    }
+}
+
+impl Facts {
+    fn debug(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        f.debug_struct(name)
+            .field("protocol", &self.protocol)
+            .field("peer", &self.connection.peer())
+            .finish_non_exhaustive()
+    }
+}
