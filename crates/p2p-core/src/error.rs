@@ -314,7 +314,4 @@ pub enum MuxError {
     /// This connection has used up its stream ids.
     #[error("the connection's stream ids are used up")]
     IdsExhausted,
-    /// The peer broke an optimistic negotiation.
-    #[error("negotiation: {0}")]
-    Negotiation(String),
 }

@@ -33,7 +33,9 @@ mod key;
 mod muxer;
 mod peer_id;
 #[rustfmt::skip]
-#[allow(unreachable_pub, clippy::exhaustive_structs, clippy::exhaustive_enums, dead_code, reason = "generated from proto/keys.proto")]
+#[allow(
+    unnameable_types,
+    unreachable_pub, clippy::exhaustive_structs, clippy::exhaustive_enums, dead_code, reason = "generated from proto/keys.proto")]
 mod proto;
 mod protocol;
 mod security;

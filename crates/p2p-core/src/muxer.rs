@@ -51,8 +51,6 @@ pub enum MuxEvent {
     Acceptable,
     /// An `open` that was `Pending` can be tried again.
     Openable,
-    /// The peer said goodbye: the connection is over.
-    Goodbye(ErrorCode),
 }
 
 /// A multiplexer's state machine: no socket, clock, task or lock.
@@ -147,8 +145,11 @@ pub trait MuxCore: Send + 'static {
     /// sent as far as the peer's windows go, then the goodbye.
     fn close(&mut self, code: ErrorCode);
 
-    /// Whether the goodbye has been given to `poll_transmit`, so that nothing will follow.
+    /// Whether a goodbye was given out or has come in, so that nothing will follow.
     fn is_closed(&self) -> bool;
+
+    /// The code of the peer's goodbye, once it has come in.
+    fn goodbye(&self) -> Option<ErrorCode>;
 
     /// The number of live streams.
     fn stream_count(&self) -> usize;

@@ -1,0 +1,349 @@
+//! The application's side: connections, streams and their halves.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use p2p_core::{
+    AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Muxed, Muxer, OpenStream,
+    Pipe, RecvHalf, Role, SendHalf, Stream, StreamError, StreamId,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    driver::{Driver, Setup},
+    shared::{Interest, Shared},
+};
+
+/// Multiplexes `io`, as the client (the initiator) or the server. The driver must be spawned or
+/// polled; it ends when the connection does.
+///
+/// `io` is used as it is: secure it first.
+#[must_use]
+pub fn connect<S>(io: S, muxer: &dyn Muxer, role: Role) -> (Mux, Driver)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (read, write) = tokio::io::split(io);
+    let now = tokio::time::Instant::now().into_std();
+    Setup::new(Pipe::new(read, write), muxer.start(role, now)).start()
+}
+
+/// A multiplexed connection: opens and accepts streams. Dropping it ends the connection once the
+/// last of its streams is gone.
+pub struct Mux {
+    shared: Arc<Shared>,
+}
+
+impl Mux {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        shared.with(|state| state.add_handle());
+        Self { shared }
+    }
+
+    /// Opens a stream, as soon as the peer allows one more.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] when the connection has ended or has no stream ids left.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is opened before it returns.
+    pub async fn open(&self) -> Result<MuxStream, ConnectionError> {
+        let mut opener = Opener::new(&self.shared);
+        poll_fn(|cx| opener.poll_open(cx)).await
+    }
+
+    /// Takes the next stream that the peer opens.
+    ///
+    /// # Errors
+    /// Why the connection has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn accept(&mut self) -> Result<MuxStream, ConnectionError> {
+        poll_fn(|cx| poll_accept(&self.shared, cx)).await
+    }
+
+    /// Ends the connection: what was written to streams that are shut down is still sent, then
+    /// the goodbye; everything else is reset.
+    pub fn close(&self, code: ErrorCode, reason: &str) {
+        self.shared.with(|state| state.close(code, reason));
+    }
+
+    /// The connection in the form that hosts use.
+    #[must_use]
+    pub fn into_muxed(self, info: ConnectionInfo) -> Muxed {
+        let info = Arc::new(info);
+        let connection =
+            MuxConnection { mux: Self::new(Arc::clone(&self.shared)), info: Arc::clone(&info) };
+        Muxed::new(Arc::new(connection), Box::new(Acceptor { mux: self, info }))
+    }
+}
+
+impl Drop for Mux {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.remove_handle());
+    }
+}
+
+impl fmt::Debug for Mux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mux").finish_non_exhaustive()
+    }
+}
+
+fn poll_accept(
+    shared: &Arc<Shared>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<MuxStream, ConnectionError>> {
+    let id = ready!(shared.with(|state| state.poll_accept(cx)))?;
+    Poll::Ready(Ok(MuxStream::new(shared, id)))
+}
+
+struct Opener {
+    shared: Arc<Shared>,
+    key: u64,
+}
+
+impl Opener {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let key = shared.with(|state| state.new_opener());
+        Self { shared: Arc::clone(shared), key }
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<MuxStream, ConnectionError>> {
+        let id = ready!(self.shared.with(|state| state.poll_open(cx, self.key)))?;
+        Poll::Ready(Ok(MuxStream::new(&self.shared, id)))
+    }
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.drop_opener(self.key));
+    }
+}
+
+/// A [`Mux`] with what is known of its peer.
+struct MuxConnection {
+    mux: Mux,
+    info: Arc<ConnectionInfo>,
+}
+
+impl Connection for MuxConnection {
+    fn info(&self) -> &Arc<ConnectionInfo> {
+        &self.info
+    }
+
+    fn opener(&self) -> Box<dyn OpenStream> {
+        Box::new(ConnectionOpener {
+            opener: Opener::new(&self.mux.shared),
+            info: Arc::clone(&self.info),
+        })
+    }
+
+    fn close(&self, code: ErrorCode, reason: &str) {
+        self.mux.close(code, reason);
+    }
+}
+
+impl fmt::Debug for MuxConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuxConnection").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+struct ConnectionOpener {
+    opener: Opener,
+    info: Arc<ConnectionInfo>,
+}
+
+impl OpenStream for ConnectionOpener {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+        let stream = ready!(self.opener.poll_open(cx))?;
+        Poll::Ready(Ok(stream.into_stream(Arc::clone(&self.info))))
+    }
+}
+
+struct Acceptor {
+    mux: Mux,
+    info: Arc<ConnectionInfo>,
+}
+
+impl AcceptStream for Acceptor {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+        let stream = ready!(poll_accept(&self.mux.shared, cx))?;
+        Poll::Ready(Ok(stream.into_stream(Arc::clone(&self.info))))
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.mux.shared.with(|state| state.core.refuse_inbound());
+    }
+}
+
+/// A stream of a [`Mux`]. Dropped before its `shutdown`, it is reset.
+#[derive(Debug)]
+pub struct MuxStream {
+    send: MuxSend,
+    recv: MuxRecv,
+}
+
+impl MuxStream {
+    fn new(shared: &Arc<Shared>, id: StreamId) -> Self {
+        Self {
+            send: MuxSend { shared: Arc::clone(shared), id },
+            recv: MuxRecv { shared: Arc::clone(shared), id },
+        }
+    }
+
+    fn into_stream(self, info: Arc<ConnectionInfo>) -> Stream {
+        Stream::new(info, Box::new(self.send), Box::new(self.recv))
+    }
+
+    /// Splits the stream for use in two tasks.
+    #[must_use]
+    pub fn into_halves(self) -> (MuxSend, MuxRecv) {
+        (self.send, self.recv)
+    }
+}
+
+/// The sending half of a [`MuxStream`].
+pub struct MuxSend {
+    shared: Arc<Shared>,
+    id: StreamId,
+}
+
+impl SendHalf for MuxSend {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<(), StreamError>> {
+        self.shared.poll(cx, self.id, Interest::Write, |core| core.write(self.id, data))
+    }
+
+    fn reset(&mut self, code: ErrorCode) {
+        self.shared.with(|state| state.core.reset(self.id, code));
+    }
+
+    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        self.shared.poll(cx, self.id, Interest::Stopped, |core| core.stopped(self.id))
+    }
+}
+
+impl AsyncWrite for MuxSend {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.shared
+            .poll(cx, self.id, Interest::Write, |core| core.write_slice(self.id, buf))
+            .map_err(io::Error::from)
+    }
+
+    /// Nothing to do: what was written is on its way.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.with(|state| state.core.finish(self.id));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for MuxSend {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.release_send(self.id));
+    }
+}
+
+impl fmt::Debug for MuxSend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuxSend").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The receiving half of a [`MuxStream`].
+pub struct MuxRecv {
+    shared: Arc<Shared>,
+    id: StreamId,
+}
+
+impl RecvHalf for MuxRecv {
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        self.shared.poll(cx, self.id, Interest::Read, |core| core.read(self.id, max))
+    }
+
+    fn stop(&mut self, code: ErrorCode) {
+        self.shared.with(|state| state.core.stop(self.id, code));
+    }
+}
+
+impl AsyncRead for MuxRecv {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(chunk) = ready!(self.poll_chunk(cx, buf.remaining()))? {
+            buf.put_slice(&chunk);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for MuxRecv {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.release_recv(self.id));
+    }
+}
+
+impl fmt::Debug for MuxRecv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuxRecv").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for MuxStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.recv).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for MuxStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_shutdown(cx)
+    }
+}

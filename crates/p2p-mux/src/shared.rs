@@ -1,0 +1,311 @@
+//! What a connection's driver and its handles share: the state machine and who waits for it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use p2p_core::{ConnectionError, ErrorCode, MuxCore, MuxEvent, StreamError, StreamId};
+
+/// The shared part of one connection. The lock is held for moves of memory only: never across
+/// cryptography, I/O or the call of a waker.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+}
+
+pub(crate) struct State {
+    pub(crate) core: Box<dyn MuxCore>,
+    waiting: HashMap<StreamId, Waiting>,
+    openers: VecDeque<(u64, Waker)>,
+    opener_next: u64,
+    acceptor: Option<Waker>,
+    driver: Option<Waker>,
+    /// The driver has been woken, or cannot write now and will look again by itself.
+    driver_called: bool,
+    /// Handles through which streams can be opened or accepted.
+    handles: usize,
+    closing: Option<(ErrorCode, Arc<str>)>,
+    ended: Option<ConnectionError>,
+    wake_next_opener: bool,
+    wake_all_openers: bool,
+    wake_acceptor: bool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    watcher: Option<Waker>,
+}
+
+/// What a task waits for at a stream.
+#[derive(Clone, Copy)]
+pub(crate) enum Interest {
+    Read,
+    Write,
+    Stopped,
+}
+
+impl Shared {
+    pub(crate) fn new(core: Box<dyn MuxCore>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                core,
+                waiting: HashMap::new(),
+                openers: VecDeque::new(),
+                opener_next: 0,
+                acceptor: None,
+                driver: None,
+                driver_called: true,
+                handles: 0,
+                closing: None,
+                ended: None,
+                wake_next_opener: false,
+                wake_all_openers: false,
+                wake_acceptor: false,
+            }),
+        })
+    }
+
+    /// Runs `work` under the lock, then wakes everybody whom it concerns, outside of it.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        let mut wakers = Vec::new();
+        let result = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = work(&mut state);
+            state.close_if_unused();
+            state.collect(&mut wakers);
+            state.call_driver(&mut wakers);
+            result
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+        result
+    }
+
+    /// The same for the driver itself, which needs no call.
+    pub(crate) fn with_driver<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        let mut wakers = Vec::new();
+        let result = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = work(&mut state);
+            state.collect(&mut wakers);
+            result
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+        result
+    }
+
+    /// Lets a task wait for `interest` when `poll` says that there is nothing yet.
+    pub(crate) fn poll<R>(
+        &self,
+        cx: &mut Context<'_>,
+        id: StreamId,
+        interest: Interest,
+        poll: impl FnOnce(&mut dyn MuxCore) -> Poll<R>,
+    ) -> Poll<R> {
+        self.with(|state| {
+            let result = poll(state.core.as_mut());
+            if result.is_pending() {
+                let waiting = state.waiting.entry(id).or_default();
+                let slot = match interest {
+                    Interest::Read => &mut waiting.reader,
+                    Interest::Write => &mut waiting.writer,
+                    Interest::Stopped => &mut waiting.watcher,
+                };
+                set_waker(slot, cx);
+            }
+            result
+        })
+    }
+}
+
+impl State {
+    /// Tells the driver's waker, and that handles must call it from now on.
+    pub(crate) fn register_driver(&mut self, cx: &Context<'_>) {
+        set_waker(&mut self.driver, cx);
+        self.driver_called = false;
+    }
+
+    /// The driver cannot write now: what handles queue need not wake it.
+    pub(crate) fn driver_is_blocked(&mut self) {
+        self.driver_called = true;
+    }
+
+    pub(crate) fn add_handle(&mut self) {
+        self.handles += 1;
+    }
+
+    pub(crate) fn remove_handle(&mut self) {
+        self.handles -= 1;
+    }
+
+    pub(crate) fn release_send(&mut self, id: StreamId) {
+        self.core.release_send(id);
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.writer = None;
+            waiting.watcher = None;
+            self.forget_idle(id);
+        }
+    }
+
+    pub(crate) fn release_recv(&mut self, id: StreamId) {
+        self.core.release_recv(id);
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.reader = None;
+            self.forget_idle(id);
+        }
+    }
+
+    fn forget_idle(&mut self, id: StreamId) {
+        let idle = self
+            .waiting
+            .get(&id)
+            .is_some_and(|w| w.reader.is_none() && w.writer.is_none() && w.watcher.is_none());
+        if idle {
+            self.waiting.remove(&id);
+        }
+    }
+
+    /// Why nothing can be opened any more.
+    pub(crate) fn over(&self) -> Option<ConnectionError> {
+        let closed = |(code, reason): &(ErrorCode, Arc<str>)| ConnectionError::Closed {
+            code: *code,
+            reason: Arc::clone(reason),
+        };
+        self.ended.clone().or_else(|| self.closing.as_ref().map(closed))
+    }
+
+    pub(crate) fn new_opener(&mut self) -> u64 {
+        self.handles += 1;
+        self.opener_next += 1;
+        self.opener_next
+    }
+
+    /// Opens a stream for `opener`, in the order in which openers began to wait.
+    pub(crate) fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        opener: u64,
+    ) -> Poll<Result<StreamId, ConnectionError>> {
+        if let Some(error) = self.over() {
+            self.remove_opener(opener);
+            return Poll::Ready(Err(error));
+        }
+        let first = self.openers.front().is_none_or(|(key, _)| *key == opener);
+        if first && let Poll::Ready(result) = self.core.open() {
+            self.remove_opener(opener);
+            self.wake_next_opener = true;
+            return Poll::Ready(result.map_err(ConnectionError::Mux));
+        }
+        match self.openers.iter_mut().find(|(key, _)| *key == opener) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => self.openers.push_back((opener, cx.waker().clone())),
+        }
+        Poll::Pending
+    }
+
+    pub(crate) fn drop_opener(&mut self, opener: u64) {
+        self.handles -= 1;
+        self.remove_opener(opener);
+    }
+
+    fn remove_opener(&mut self, opener: u64) {
+        let before = self.openers.len();
+        self.openers.retain(|(key, _)| *key != opener);
+        // Its turn, if it had one, goes to the next.
+        self.wake_next_opener |= self.openers.len() < before;
+    }
+
+    pub(crate) fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamId, ConnectionError>> {
+        if let Some(error) = &self.ended {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if let Some(id) = self.core.accept() {
+            return Poll::Ready(Ok(id));
+        }
+        set_waker(&mut self.acceptor, cx);
+        Poll::Pending
+    }
+
+    pub(crate) fn close(&mut self, code: ErrorCode, reason: &str) {
+        if self.closing.is_none() && self.ended.is_none() {
+            self.closing = Some((code, reason.into()));
+            self.core.close(code);
+            self.wake_all_openers = true;
+            // Even one that cannot write now: the time for the goodbye runs from here.
+            self.driver_called = false;
+        }
+    }
+
+    /// Ends everything: every handle gives `error` from now on.
+    pub(crate) fn end(&mut self, error: &ConnectionError) {
+        if self.ended.is_none() {
+            self.ended = Some(error.clone());
+            self.core.handle_end(&StreamError::Connection(error.clone()));
+            self.wake_all_openers = true;
+            self.wake_acceptor = true;
+        }
+    }
+
+    /// Nobody can open or accept, and no stream is left: the connection has no use any more.
+    fn close_if_unused(&mut self) {
+        if self.handles == 0 && self.core.stream_count() == 0 {
+            self.close(ErrorCode::NONE, "no handle is left");
+        }
+    }
+
+    fn call_driver(&mut self, wakers: &mut Vec<Waker>) {
+        if !self.driver_called && self.core.has_transmit() {
+            self.driver_called = true;
+            wakers.extend(self.driver.clone());
+        }
+    }
+
+    /// Turns the state machine's events into the wakers of those who wait.
+    fn collect(&mut self, wakers: &mut Vec<Waker>) {
+        while let Some(event) = self.core.poll_event() {
+            match event {
+                MuxEvent::Readable(id) => {
+                    wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.reader.take()));
+                }
+                MuxEvent::Writable(id) => {
+                    wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.writer.take()));
+                }
+                MuxEvent::Ended(id) => {
+                    if let Some(waiting) = self.waiting.remove(&id) {
+                        wakers.extend(waiting.reader);
+                        wakers.extend(waiting.writer);
+                        wakers.extend(waiting.watcher);
+                    }
+                }
+                MuxEvent::Acceptable => wakers.extend(self.acceptor.take()),
+                MuxEvent::Openable => wakers.extend(self.openers.front().map(|(_, w)| w.clone())),
+                other => tracing::debug!(?other, "an event that this driver does not know"),
+            }
+        }
+        if std::mem::take(&mut self.wake_next_opener) {
+            wakers.extend(self.openers.front().map(|(_, waker)| waker.clone()));
+        }
+        if std::mem::take(&mut self.wake_all_openers) {
+            wakers.extend(self.openers.iter().map(|(_, waker)| waker.clone()));
+        }
+        if std::mem::take(&mut self.wake_acceptor) {
+            wakers.extend(self.acceptor.take());
+        }
+    }
+}
+
+fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}

@@ -1,0 +1,68 @@
+use std::time::Duration;
+
+use super::WINDOW_INITIAL;
+
+/// The limits of one yamux connection.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(super) streams_inbound_max: usize,
+    pub(super) streams_outbound_max: usize,
+    pub(super) window_max: u32,
+    pub(super) windows_growth_max: u32,
+    pub(super) keep_alive: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            streams_inbound_max: 512,
+            streams_outbound_max: 256,
+            window_max: 16 << 20,
+            windows_growth_max: 64 << 20,
+            keep_alive: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// How many streams of the peer may be open at once; the next one is refused with a reset.
+    /// Default 512. Each may hold its window of received data, 256 KiB at first.
+    #[must_use]
+    pub fn streams_inbound_max(mut self, count: usize) -> Self {
+        self.streams_inbound_max = count;
+        self
+    }
+
+    /// How many streams of this side may be open at once; opening waits beyond. Default 256:
+    /// rust-libp2p ends the whole connection at 513 streams of both sides together (YAMUX-44),
+    /// and go-libp2p refuses more than 256 of a peer (CONN-46).
+    #[must_use]
+    pub fn streams_outbound_max(mut self, count: usize) -> Self {
+        self.streams_outbound_max = count;
+        self
+    }
+
+    /// The largest receive window of a stream, in bytes, that is, how much a slow reader may
+    /// leave unread. Default 16 MiB; never below the 256 KiB that every peer assumes.
+    #[must_use]
+    pub fn window_max(mut self, bytes: u32) -> Self {
+        self.window_max = bytes.max(WINDOW_INITIAL);
+        self
+    }
+
+    /// How much all receive windows of the connection together may grow above their first
+    /// 256 KiB, in bytes. Default 64 MiB.
+    #[must_use]
+    pub fn windows_growth_max(mut self, bytes: u32) -> Self {
+        self.windows_growth_max = bytes;
+        self
+    }
+
+    /// How often the peer is pinged. Default 30 s. The connection ends when a ping is still
+    /// unanswered at the time of the next one.
+    #[must_use]
+    pub fn keep_alive(mut self, interval: Duration) -> Self {
+        self.keep_alive = interval;
+        self
+    }
+}

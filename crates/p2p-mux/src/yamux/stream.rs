@@ -1,0 +1,379 @@
+//! One stream: what waits to be sent, what waits to be read, and the two windows.
+//!
+//! ```text
+//!  sending half                                receiving half
+//!
+//!  Open ──finish──► Finishing ──FIN sent──►    Open ──FIN──► Ended (buffer stays readable)
+//!    │                 │            Finished    │
+//!    └──── reset / RST / end ──────► Dead       └─ stop ──► Stopped ──FIN──► Ended
+//! ```
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use p2p_core::StreamError;
+
+use super::{Config, WINDOW_INITIAL};
+
+/// Received bytes are copied into blocks of up to this many bytes, unless they are large and
+/// read promptly. It bounds the memory of a stream whose peer sends tiny frames.
+const BLOCK_LEN_MAX: usize = 16 << 10;
+/// The first block of a stream, in bytes.
+const BLOCK_LEN_MIN: usize = 64;
+/// Writes below this many bytes are gathered into a common chunk.
+const GATHER_LEN_MAX: usize = 4 << 10;
+/// The largest chunk that small writes are gathered into, in bytes.
+const CHUNK_LEN_MAX: usize = 64 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SendPhase {
+    /// Takes data.
+    Open,
+    /// The end is queued behind the data.
+    Finishing,
+    /// FIN was sent.
+    Finished,
+    /// Reset by either side, or the connection ended.
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecvPhase {
+    /// The peer may send.
+    Open,
+    /// FIN has arrived.
+    Ended,
+    /// Nobody reads any more; what arrives is dropped and earns no credit.
+    Stopped,
+}
+
+/// Who opened the stream, and whether that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Ours, and no frame of it was sent yet.
+    SynDue,
+    /// Ours, sent, not acknowledged.
+    SynSent,
+    /// Theirs, and no frame went back yet.
+    AckDue,
+    /// Both sides know of it.
+    Done,
+}
+
+#[derive(Debug)]
+pub(super) struct StreamState {
+    pub(super) inbound: bool,
+    /// The application has it: an inbound stream waits for that.
+    pub(super) accepted: bool,
+    pub(super) opening: Opening,
+    pub(super) send: SendSide,
+    pub(super) recv: RecvSide,
+    /// Set once the stream has ended early; what every later call gives.
+    pub(super) error: Option<StreamError>,
+    /// The code of a RST that is to be sent.
+    pub(super) reset_due: Option<u32>,
+    /// In the session's queue of streams with control frames to send.
+    pub(super) in_control: bool,
+    /// In one of the session's queues of streams with data to send.
+    pub(super) in_ready: bool,
+    pub(super) send_held: bool,
+    pub(super) recv_held: bool,
+}
+
+impl StreamState {
+    pub(super) fn new(inbound: bool) -> Self {
+        Self {
+            inbound,
+            accepted: !inbound,
+            opening: if inbound { Opening::AckDue } else { Opening::SynDue },
+            send: SendSide::new(),
+            recv: RecvSide::new(),
+            error: None,
+            reset_due: None,
+            in_control: false,
+            in_ready: false,
+            send_held: true,
+            recv_held: true,
+        }
+    }
+
+    /// Ends both directions early, and says how many receive buffers that frees. What was
+    /// received up to an end of data stays readable: it is complete.
+    pub(super) fn kill(&mut self, error: StreamError) -> usize {
+        self.abandon(error);
+        if self.recv.phase == RecvPhase::Ended { 0 } else { self.recv.stop() }
+    }
+
+    /// The same for the end of the connection: what has arrived stays readable.
+    pub(super) fn abandon(&mut self, error: StreamError) {
+        self.send.clear();
+        self.send.phase = SendPhase::Dead;
+        self.error.get_or_insert(error);
+    }
+
+    /// Whether the session can forget the stream.
+    pub(super) fn is_over(&self) -> bool {
+        let sent = matches!(self.send.phase, SendPhase::Finished | SendPhase::Dead);
+        let received = self.recv.phase == RecvPhase::Ended || self.error.is_some();
+        !self.send_held && !self.recv_held && sent && received && self.reset_due.is_none()
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct SendSide {
+    pub(super) phase: SendPhase,
+    /// What the peer still lets us send, in bytes.
+    pub(super) credit: u32,
+    /// A writer waits for room.
+    pub(super) blocked: bool,
+    chunks: VecDeque<Bytes>,
+    tail: BytesMut,
+    /// Bytes in `chunks` and `tail`; all of them are covered by credit already taken.
+    queued: usize,
+}
+
+impl SendSide {
+    fn new() -> Self {
+        Self {
+            phase: SendPhase::Open,
+            credit: WINDOW_INITIAL,
+            blocked: false,
+            chunks: VecDeque::new(),
+            tail: BytesMut::new(),
+            queued: 0,
+        }
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// How many more bytes can be queued with a buffer of `buffer_max` bytes.
+    pub(super) fn room(&self, buffer_max: usize) -> usize {
+        let credit = usize::try_from(self.credit).unwrap_or(usize::MAX);
+        buffer_max.saturating_sub(self.queued).min(credit)
+    }
+
+    /// Queues `data`, which fits `room`.
+    pub(super) fn push(&mut self, data: Bytes) {
+        if data.len() < GATHER_LEN_MAX {
+            self.push_slice(&data);
+            return;
+        }
+        self.take_credit(data.len());
+        self.seal_tail();
+        self.chunks.push_back(data);
+    }
+
+    /// Queues a copy of `data`, which fits `room`.
+    pub(super) fn push_slice(&mut self, data: &[u8]) {
+        self.take_credit(data.len());
+        if self.tail.len() + data.len() > CHUNK_LEN_MAX {
+            self.seal_tail();
+        }
+        self.tail.extend_from_slice(data);
+    }
+
+    fn take_credit(&mut self, len: usize) {
+        self.queued += len;
+        let len = u32::try_from(len).expect("what fits the room fits the credit");
+        self.credit -= len;
+    }
+
+    fn seal_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.tail).freeze());
+        }
+    }
+
+    /// Takes at most `max` queued bytes, as the chunks they are in.
+    pub(super) fn take(&mut self, max: usize, mut each: impl FnMut(Bytes)) {
+        let mut left = max.min(self.queued);
+        self.queued -= left;
+        if self.chunks.is_empty() {
+            self.seal_tail();
+        }
+        while left > 0 {
+            let Some(front) = self.chunks.front_mut() else {
+                self.seal_tail();
+                continue;
+            };
+            if front.len() > left {
+                each(front.split_to(left));
+                return;
+            }
+            left -= front.len();
+            each(self.chunks.pop_front().expect("the front was just looked at"));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.chunks = VecDeque::new();
+        self.tail = BytesMut::new();
+        self.queued = 0;
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub(super) struct RecvSide {
+    pub(super) phase: RecvPhase,
+    /// What the peer may still send, in bytes.
+    pub(super) window: u32,
+    /// A reader waits for data.
+    pub(super) blocked: bool,
+    /// A window update is to be sent.
+    pub(super) update_due: bool,
+    /// The size that the window is kept at, in bytes.
+    target: u32,
+    updated_at: Option<Instant>,
+    chunks: VecDeque<(Bytes, Origin)>,
+    tail: BytesMut,
+    buffered: u32,
+}
+
+/// Whether a chunk pins the buffer it was received in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Referenced,
+    Copied,
+}
+
+impl RecvSide {
+    fn new() -> Self {
+        Self {
+            phase: RecvPhase::Open,
+            window: WINDOW_INITIAL,
+            blocked: false,
+            update_due: false,
+            target: WINDOW_INITIAL,
+            updated_at: None,
+            chunks: VecDeque::new(),
+            tail: BytesMut::new(),
+            buffered: 0,
+        }
+    }
+
+    /// How far the window has grown above its first size, in bytes.
+    pub(super) fn growth(&self) -> u32 {
+        self.target.saturating_sub(WINDOW_INITIAL)
+    }
+
+    /// Keeps `data` by reference: it pins the buffer it came in.
+    pub(super) fn push_referenced(&mut self, data: Bytes) {
+        self.count(data.len());
+        self.seal_tail();
+        self.chunks.push_back((data, Origin::Referenced));
+    }
+
+    /// Keeps a copy of `data` in blocks that waste at most half of their size, and at most
+    /// `BLOCK_LEN_MAX` bytes a stream.
+    pub(super) fn push_copied(&mut self, mut data: &[u8]) {
+        self.count(data.len());
+        while !data.is_empty() {
+            if self.tail.len() >= BLOCK_LEN_MAX {
+                self.seal_tail();
+            }
+            let room = BLOCK_LEN_MAX - self.tail.len();
+            let (now, later) = data.split_at(data.len().min(room));
+            if self.tail.capacity() - self.tail.len() < now.len() {
+                let wanted = (self.tail.len() + now.len()).next_power_of_two();
+                let wanted = wanted.clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
+                let mut block = BytesMut::with_capacity(wanted);
+                block.extend_from_slice(&self.tail);
+                self.tail = block;
+            }
+            self.tail.extend_from_slice(now);
+            data = later;
+        }
+    }
+
+    fn count(&mut self, len: usize) {
+        let len = u32::try_from(len).expect("received data were checked against the window");
+        self.buffered = self.buffered.saturating_add(len);
+    }
+
+    fn seal_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let block = std::mem::take(&mut self.tail).freeze();
+            self.chunks.push_back((block, Origin::Copied));
+        }
+    }
+
+    /// Takes at most `max` bytes; the flag says that a referenced chunk was taken to its end.
+    pub(super) fn take(&mut self, max: usize) -> Option<(Bytes, bool)> {
+        if self.chunks.is_empty() {
+            self.seal_tail();
+        }
+        let (front, origin) = self.chunks.front_mut()?;
+        let chunk = front.split_to(front.len().min(max));
+        let whole = front.is_empty();
+        let released = whole && *origin == Origin::Referenced;
+        if whole {
+            self.chunks.pop_front();
+        }
+        let len = u32::try_from(chunk.len()).expect("a chunk is no larger than the window");
+        self.buffered = self.buffered.saturating_sub(len);
+        Some((chunk, released))
+    }
+
+    /// The number of chunks that pin a receive buffer.
+    pub(super) fn referenced(&self) -> usize {
+        self.chunks.iter().filter(|(_, origin)| *origin == Origin::Referenced).count()
+    }
+
+    /// Whether so much was read that the peer should hear of it (YAMUX-29).
+    pub(super) fn wants_update(&self) -> bool {
+        self.phase == RecvPhase::Open && self.missing() >= self.target / 2
+    }
+
+    fn missing(&self) -> u32 {
+        self.target.saturating_sub(self.window).saturating_sub(self.buffered)
+    }
+
+    /// The credit to send now. The window doubles when the last one was used up within two round
+    /// trips: then it is the window that holds the peer back, not the reader (YAMUX-30).
+    /// `growth_left` is what the connection still grants to all its windows.
+    pub(super) fn grant(
+        &mut self,
+        now: Instant,
+        round_trip: Option<Duration>,
+        growth_left: &mut u32,
+        config: &Config,
+    ) -> u32 {
+        let fast = match (self.updated_at, round_trip) {
+            (Some(at), Some(rtt)) => now.saturating_duration_since(at) < rtt.saturating_mul(2),
+            _ => false,
+        };
+        self.updated_at = Some(now);
+        if fast {
+            let room = config.window_max.saturating_sub(self.target);
+            let growth = self.target.min(room).min(*growth_left);
+            self.target += growth;
+            *growth_left -= growth;
+        }
+        let credit = self.missing();
+        self.window += credit;
+        credit
+    }
+
+    fn clear(&mut self) {
+        self.chunks = VecDeque::new();
+        self.tail = BytesMut::new();
+        self.buffered = 0;
+    }
+
+    /// Stops reading: drops what is buffered, and says how many receive buffers that frees.
+    pub(super) fn stop(&mut self) -> usize {
+        let freed = self.referenced();
+        self.clear();
+        if self.phase == RecvPhase::Open {
+            self.phase = RecvPhase::Stopped;
+        }
+        freed
+    }
+}
