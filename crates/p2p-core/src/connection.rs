@@ -34,7 +34,7 @@ pub struct ConnectionInfo {
     role: Role,
     peer: PeerId,
     public_key: PublicKey,
-    local: Multiaddr,
+    local: Option<Multiaddr>,
     remote: Multiaddr,
     security: Option<ProtocolId>,
     muxer: Option<ProtocolId>,
@@ -43,7 +43,12 @@ pub struct ConnectionInfo {
 impl ConnectionInfo {
     /// Makes the description of a connection with the peer that has proven `public_key`.
     #[must_use]
-    pub fn new(role: Role, public_key: PublicKey, local: Multiaddr, remote: Multiaddr) -> Self {
+    pub fn new(
+        role: Role,
+        public_key: PublicKey,
+        local: Option<Multiaddr>,
+        remote: Multiaddr,
+    ) -> Self {
         let peer = public_key.peer_id();
         Self { role, peer, public_key, local, remote, security: None, muxer: None }
     }
@@ -75,10 +80,10 @@ impl ConnectionInfo {
         &self.public_key
     }
 
-    /// This side's address, without `/p2p`.
+    /// This side's address, without `/p2p`, where the transport knows it.
     #[must_use]
-    pub fn local(&self) -> &Multiaddr {
-        &self.local
+    pub fn local(&self) -> Option<&Multiaddr> {
+        self.local.as_ref()
     }
 
     /// The peer's address as seen from here, without `/p2p`.

@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -68,7 +68,7 @@ pub trait RecvHalf: AsyncRead + Unpin + Send + 'static {
 struct Facts {
     connection: Arc<ConnectionInfo>,
     protocol: Option<ProtocolId>,
-    /// Something that lives as long as either half does, such as a count of open streams.
+    /// Something that lives until both halves are at their end, such as a count of open streams.
     held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -128,7 +128,8 @@ impl Stream {
         self
     }
 
-    /// Keeps `value` alive until both halves are dropped; for hosts.
+    /// Keeps `value` alive until both halves are at their end (shut down, read to the end, failed
+    /// or dropped); for hosts.
     #[must_use]
     pub fn holding(mut self, value: Arc<dyn Any + Send + Sync>) -> Self {
         self.send.facts.held = Some(Arc::clone(&value));
@@ -185,7 +186,8 @@ impl Stream {
 
     /// Ends the stream at once, in both directions, and tells the peer why where the protocol can.
     pub fn reset(&mut self, code: ErrorCode) {
-        self.send.half.reset(code);
+        self.send.reset(code);
+        self.recv.facts.held = None;
     }
 
     /// Splits the stream for use in two tasks, without a lock between them.
@@ -221,6 +223,7 @@ impl SendStream {
     /// Ends the stream at once and tells the peer why, where the protocol can.
     pub fn reset(&mut self, code: ErrorCode) {
         self.half.reset(code);
+        self.facts.held = None;
     }
 }
 
@@ -233,12 +236,17 @@ impl RecvStream {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
-        poll_fn(|cx| self.half.poll_chunk(cx, max)).await
+        let result = poll_fn(|cx| self.half.poll_chunk(cx, max)).await;
+        if !matches!(result, Ok(Some(_))) {
+            self.facts.held = None;
+        }
+        result
     }
 
     /// Gives up reading, and stops the peer as well as the protocol can say it.
     pub fn stop(&mut self, code: ErrorCode) {
         self.half.stop(code);
+        self.facts.held = None;
     }
 }
 
@@ -256,7 +264,9 @@ impl AsyncWrite for SendStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.half).poll_shutdown(cx)
+        let result = ready!(Pin::new(&mut self.half).poll_shutdown(cx));
+        self.facts.held = None;
+        Poll::Ready(result)
     }
 }
 
@@ -266,7 +276,12 @@ impl AsyncRead for RecvStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.half).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(&mut self.half).poll_read(cx, buf));
+        if result.is_err() || buf.remaining() > 0 && buf.filled().len() == before {
+            self.facts.held = None;
+        }
+        Poll::Ready(result)
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Pipe {
     pub read: Box<dyn AsyncRead + Unpin + Send>,
     /// What this side sends.
     pub write: Box<dyn AsyncWrite + Unpin + Send>,
+    /// This side's address, where the transport knows it.
+    pub local: Option<Multiaddr>,
 }
 
 impl Pipe {
@@ -22,7 +24,14 @@ impl Pipe {
         read: impl AsyncRead + Unpin + Send + 'static,
         write: impl AsyncWrite + Unpin + Send + 'static,
     ) -> Self {
-        Self { read: Box::new(read), write: Box::new(write) }
+        Self { read: Box::new(read), write: Box::new(write), local: None }
+    }
+
+    /// Adds this side's address.
+    #[must_use]
+    pub fn with_local(mut self, local: Multiaddr) -> Self {
+        self.local = Some(local);
+        self
     }
 }
 

@@ -1,0 +1,211 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use p2p_core::{Keypair, Muxer, Security, SecurityError, Transport};
+use tokio::runtime::Handle;
+
+use crate::{
+    BuildError, Host,
+    host::{Config, Inner},
+    identify, ping,
+    upgrade::Upgrader,
+};
+
+type MakeSecurity = Box<dyn FnOnce(&Keypair) -> Result<Arc<dyn Security>, SecurityError> + Send>;
+
+/// Sets a host up; see [`builder`](crate::builder).
+#[must_use = "nothing happens until `spawn`"]
+pub struct Builder {
+    identity: Option<Keypair>,
+    transports: Vec<Box<dyn Transport>>,
+    security: Vec<MakeSecurity>,
+    muxers: Vec<Arc<dyn Muxer>>,
+    listen: Vec<String>,
+    config: Config,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            identity: None,
+            transports: Vec::new(),
+            security: Vec::new(),
+            muxers: Vec::new(),
+            listen: Vec::new(),
+            config: Config {
+                agent: concat!("p2p/", env!("CARGO_PKG_VERSION")).into(),
+                idle_timeout: Duration::from_secs(60),
+                drain_timeout: Duration::from_secs(5),
+                inbound_timeout: Duration::from_secs(10),
+                address_timeout: Duration::from_secs(10),
+                dial_timeout: Duration::from_secs(30),
+                open_timeout: Duration::from_secs(10),
+                pending_inbound_max: 128,
+                connections_inbound_max: 512,
+                connections_outbound_max: 512,
+                connections_per_peer_max: 8,
+            },
+        }
+    }
+
+    /// The host's key pair. Default: a new one for each host.
+    pub fn identity(mut self, identity: Keypair) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Adds a transport. The first that knows an address is used for it.
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transports.push(Box::new(transport));
+        self
+    }
+
+    /// Adds a secure channel, which is made with the host's identity. The first is preferred.
+    pub fn security<S: Security>(
+        mut self,
+        make: impl FnOnce(&Keypair) -> Result<S, SecurityError> + Send + 'static,
+    ) -> Self {
+        self.security.push(Box::new(move |identity| Ok(Arc::new(make(identity)?))));
+        self
+    }
+
+    /// Adds a multiplexer. The first is preferred.
+    pub fn muxer(mut self, muxer: impl Muxer) -> Self {
+        self.muxers.push(Arc::new(muxer));
+        self
+    }
+
+    /// Adds an address to listen on; port 0 lets the system choose.
+    pub fn listen(mut self, addr: impl Into<String>) -> Self {
+        self.listen.push(addr.into());
+        self
+    }
+
+    /// The software's name as peers see it. Default: `p2p/` and the version.
+    pub fn agent(mut self, agent: impl Into<String>) -> Self {
+        self.config.agent = agent.into();
+        self
+    }
+
+    /// How long a connection lives that no stream and no guard uses. Default 60 s. Ping and
+    /// identify are not use.
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.config.idle_timeout = limit;
+        self
+    }
+
+    /// How long [`Host::close`] waits for streams under way. Default 5 s.
+    pub fn drain_timeout(mut self, limit: Duration) -> Self {
+        self.config.drain_timeout = limit;
+        self
+    }
+
+    /// How long an inbound connection may take from accept to the multiplexer. Default 10 s.
+    pub fn inbound_timeout(mut self, limit: Duration) -> Self {
+        self.config.inbound_timeout = limit;
+        self
+    }
+
+    /// How long dialing and upgrading one address may take. Default 10 s.
+    pub fn address_timeout(mut self, limit: Duration) -> Self {
+        self.config.address_timeout = limit;
+        self
+    }
+
+    /// How long a dial may take over all addresses. Default 30 s.
+    pub fn dial_timeout(mut self, limit: Duration) -> Self {
+        self.config.dial_timeout = limit;
+        self
+    }
+
+    /// How long opening a stream and negotiating its protocol may take. Default 10 s.
+    pub fn open_timeout(mut self, limit: Duration) -> Self {
+        self.config.open_timeout = limit;
+        self
+    }
+
+    /// How many inbound connections may be in their upgrade; one more is closed at once.
+    /// Default 128. Each costs a file descriptor and up to 64 KiB.
+    pub fn pending_inbound_max(mut self, count: usize) -> Self {
+        self.config.pending_inbound_max = count;
+        self
+    }
+
+    /// How many inbound connections there may be; one more is closed before any cryptography.
+    /// Default 512.
+    pub fn connections_inbound_max(mut self, count: usize) -> Self {
+        self.config.connections_inbound_max = count;
+        self
+    }
+
+    /// How many outbound connections there may be. Default 512.
+    pub fn connections_outbound_max(mut self, count: usize) -> Self {
+        self.config.connections_outbound_max = count;
+        self
+    }
+
+    /// How many connections to one peer there may be. Default 8.
+    pub fn connections_per_peer_max(mut self, count: usize) -> Self {
+        self.config.connections_per_peer_max = count;
+        self
+    }
+
+    /// Starts the host. When it returns, every address is bound.
+    ///
+    /// # Errors
+    /// [`BuildError`] says what is missing, or which address could not be bound and why; then
+    /// nothing is left running.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, it leaves nothing running.
+    pub async fn spawn(self) -> Result<Host, BuildError> {
+        let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        for (what, missing) in [
+            ("transport", self.transports.is_empty()),
+            ("security", self.security.is_empty()),
+            ("muxer", self.muxers.is_empty()),
+        ] {
+            if missing {
+                return Err(BuildError::Missing(what));
+            }
+        }
+        let identity = match self.identity {
+            Some(identity) => identity,
+            None => Keypair::generate()?,
+        };
+        let mut security = Vec::with_capacity(self.security.len());
+        for make in self.security {
+            security.push(make(&identity)?);
+        }
+        let names = security.iter().map(|s| s.protocol());
+        unique(names.chain(self.muxers.iter().map(|m| m.protocol())))?;
+        let own = identity.public().peer_id();
+        let upgrader = Upgrader { own, security, muxers: self.muxers };
+        let inner = Inner::new(identity, self.config, self.transports, upgrader, runtime);
+        let host = Host::new(inner);
+        identify::register(&host.inner)?;
+        ping::register(&host.inner.protocols)?;
+        for addr in &self.listen {
+            host.listen(addr).await?;
+        }
+        Ok(host)
+    }
+}
+
+fn unique(names: impl Iterator<Item = p2p_core::ProtocolId>) -> Result<(), BuildError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if !seen.insert(name.clone()) {
+            return Err(BuildError::Duplicate(name));
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("listen", &self.listen)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,276 @@
+//! A connection's life at the host: its place in the registry, its task, its end.
+
+use std::{
+    any::Any,
+    fmt,
+    future::{Future, poll_fn},
+    sync::Arc,
+    time::Duration,
+};
+
+use p2p_core::{
+    AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Muxed, PeerId,
+};
+use p2p_mux::Driver;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, error::Elapsed, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    Cause, DialError, Event, LimitReached,
+    host::Inner,
+    identify::{self, Identification},
+};
+
+/// Inbound streams of one connection whose protocol is being negotiated; further ones wait in
+/// the multiplexer, which refuses them beyond its own limit.
+const NEGOTIATING_MAX: usize = 128;
+
+/// A connection in the host's registry.
+pub(crate) struct Conn {
+    pub(crate) id: u64,
+    pub(crate) connection: Arc<dyn Connection>,
+    /// How many streams and guards keep the connection alive.
+    active: watch::Sender<usize>,
+    /// What the peer has said of itself.
+    pub(crate) identification: watch::Sender<Identification>,
+    /// The connection's task has ended.
+    ended: CancellationToken,
+}
+
+impl Conn {
+    pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
+        self.connection.info()
+    }
+
+    pub(crate) fn peer(&self) -> PeerId {
+        self.info().peer()
+    }
+
+    /// Counts one more user of the connection, until what is returned is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        Arc::new(Hold::new(self))
+    }
+
+    /// Waits until nothing keeps the connection alive.
+    pub(crate) async fn wait_unused(&self, until: Instant) -> Result<(), Elapsed> {
+        let mut active = self.active.subscribe();
+        let unused = async { active.wait_for(|count| *count == 0).await.is_ok() };
+        timeout_at(until, async {
+            tokio::select! {
+                _ = unused => {}
+                () = self.ended.cancelled() => {}
+            }
+        })
+        .await
+    }
+
+    /// Waits until the connection's task has ended.
+    pub(crate) async fn wait_ended(&self, until: Instant) -> Result<(), Elapsed> {
+        timeout_at(until, self.ended.cancelled()).await
+    }
+
+    pub(crate) fn in_use(&self) -> usize {
+        *self.active.borrow()
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("id", &self.id)
+            .field("info", self.info())
+            .finish_non_exhaustive()
+    }
+}
+
+struct Hold(Arc<Conn>);
+
+impl Hold {
+    fn new(conn: &Arc<Conn>) -> Self {
+        conn.active.send_modify(|count| *count += 1);
+        Self(Arc::clone(conn))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.active.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Keeps a connection from being closed as idle, until it is dropped.
+#[must_use = "dropping the guard ends its effect"]
+pub struct KeepAlive(Hold);
+
+impl KeepAlive {
+    pub(crate) fn new(conn: &Arc<Conn>) -> Self {
+        Self(Hold::new(conn))
+    }
+}
+
+impl fmt::Debug for KeepAlive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeepAlive").field(&self.0.0.peer()).finish()
+    }
+}
+
+impl Inner {
+    /// Registers a new connection and starts its task.
+    pub(crate) fn adopt(
+        self: &Arc<Self>,
+        muxed: Muxed,
+        driver: Option<Driver>,
+    ) -> Result<Arc<Conn>, Cause> {
+        let Muxed { connection, accept, .. } = muxed;
+        let conn = Arc::new(Conn {
+            id: self.next_id(),
+            connection,
+            active: watch::Sender::new(0),
+            identification: watch::Sender::new(Identification::Pending),
+            ended: CancellationToken::new(),
+        });
+        if let Err(limit) = self.registry().add(&conn, &self.config) {
+            conn.connection.close(ErrorCode::CONNECTION_RESOURCE_LIMIT, "a limit is reached");
+            if let Some(driver) = driver {
+                self.spawn(async move {
+                    driver.await;
+                });
+            }
+            return Err(limit);
+        }
+        let info = conn.info();
+        let span = tracing::debug_span!("connection", peer = %conn.peer(), id = conn.id, role = %info.role());
+        tracing::debug!(parent: &span, security = ?info.security(), muxer = ?info.muxer(), "connected");
+        self.emit(Event::Connected { peer: conn.peer(), connection: Arc::clone(info) });
+        let task = run(Arc::clone(self), Arc::clone(&conn), accept, driver).instrument(span);
+        self.spawn(task);
+        Ok(conn)
+    }
+}
+
+/// The one task of a connection: drives it, takes its inbound streams, closes it when idle.
+async fn run(
+    host: Arc<Inner>,
+    conn: Arc<Conn>,
+    accept: Box<dyn AcceptStream>,
+    driver: Option<Driver>,
+) {
+    let mut registered =
+        Registered { host: Arc::clone(&host), conn: Arc::clone(&conn), cause: None };
+    host.spawn(identify::ask(Arc::clone(&host), Arc::clone(&conn)));
+    let cause = {
+        let streams = accept_streams(&host, &conn, accept);
+        let idle = close_when_idle(&conn, host.config.idle_timeout);
+        tokio::pin!(streams, idle);
+        match driver {
+            Some(driver) => {
+                tokio::pin!(driver);
+                let both = async { tokio::join!(&mut streams, &mut idle) };
+                tokio::select! {
+                    biased;
+                    cause = &mut driver => cause,
+                    _ = both => driver.await,
+                }
+            }
+            None => {
+                tokio::select! {
+                    cause = &mut streams => cause,
+                    () = &mut idle => streams.await,
+                }
+            }
+        }
+    };
+    registered.cause = Some(cause);
+}
+
+/// Takes the connection out of the registry, however its task ends.
+struct Registered {
+    host: Arc<Inner>,
+    conn: Arc<Conn>,
+    cause: Option<ConnectionError>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let peer = self.conn.peer();
+        let cause = self.cause.take().unwrap_or(ConnectionError::Dropped);
+        tracing::debug!(%peer, %cause, "disconnected");
+        self.conn.ended.cancel();
+        self.conn.identification.send_if_modified(|state| state.fail(&cause));
+        let left = self.host.registry().remove(&self.conn);
+        self.host.emit(Event::Disconnected {
+            peer,
+            connection: Arc::clone(self.conn.info()),
+            cause,
+            left,
+        });
+    }
+}
+
+async fn accept_streams(
+    host: &Arc<Inner>,
+    conn: &Arc<Conn>,
+    mut accept: Box<dyn AcceptStream>,
+) -> ConnectionError {
+    let negotiating = Arc::new(Semaphore::new(NEGOTIATING_MAX));
+    loop {
+        let permit = Arc::clone(&negotiating).acquire_owned().await;
+        let permit = permit.expect("nobody closes this semaphore");
+        match poll_fn(|cx| accept.poll_accept(cx)).await {
+            Ok(stream) => {
+                host.spawn(crate::dispatch::serve(
+                    Arc::clone(host),
+                    Arc::clone(conn),
+                    stream,
+                    permit,
+                ));
+            }
+            Err(cause) => return cause,
+        }
+    }
+}
+
+/// Closes the connection once nothing has used it for `limit`.
+async fn close_when_idle(conn: &Conn, limit: Duration) {
+    let mut active = conn.active.subscribe();
+    loop {
+        if active.wait_for(|count| *count == 0).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            used = active.wait_for(|count| *count > 0) => {
+                if used.is_err() {
+                    return;
+                }
+            }
+            () = tokio::time::sleep(limit) => {
+                conn.connection.close(ErrorCode::NONE, "idle");
+                return;
+            }
+        }
+    }
+}
+
+/// Runs `work` under a time limit.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Cause> {
+    tokio::time::timeout(limit, work).await.map_err(|_| Cause::TimedOut(limit))
+}
+
+pub(crate) fn limit_error(
+    what: &'static str,
+    value: usize,
+    holder: impl fmt::Display,
+    setting: &'static str,
+) -> LimitReached {
+    LimitReached { what, value, holder: holder.to_string(), setting }
+}
+
+impl From<LimitReached> for DialError {
+    fn from(limit: LimitReached) -> Self {
+        Self::Limit(limit)
+    }
+}

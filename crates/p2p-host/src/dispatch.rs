@@ -1,0 +1,265 @@
+//! Protocol dispatch: from an inbound stream to its protocol's handler.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use p2p_core::{ErrorCode, PeerId, ProtocolId, ProtocolIdError, Stream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::{
+    connection::{Conn, within},
+    host::Inner,
+};
+
+/// How long a peer may take to name its protocol on a stream.
+const NEGOTIATION_MAX: Duration = Duration::from_secs(10);
+/// Inbound streams of one protocol at a time, over all peers; the next is reset.
+const STREAMS_MAX: usize = 4096;
+/// Inbound streams of one protocol and one peer at a time; the next is reset. As many as a
+/// multiplexed connection carries in all.
+const STREAMS_OF_PEER_MAX: usize = 512;
+/// Streams that wait in an [`AcceptedStreams`]; the next is reset.
+const ACCEPTED_MAX: usize = 32;
+
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+/// Why a protocol cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The name is not valid.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolIdError),
+    /// Another handler serves it.
+    #[error("{0} is served already")]
+    Taken(ProtocolId),
+}
+
+/// The protocols that a host serves.
+#[derive(Default)]
+pub(crate) struct Protocols {
+    served: RwLock<HashMap<ProtocolId, Arc<Served>>>,
+}
+
+/// One protocol that is served.
+struct Served {
+    service: Service,
+    limits: Limits,
+    streams: Mutex<HashMap<PeerId, usize>>,
+}
+
+enum Service {
+    Handler(Box<dyn Fn(Stream) -> Serving + Send + Sync>),
+    Queue(mpsc::Sender<Stream>),
+}
+
+/// How many streams of a protocol are served at once, and whether they keep a connection alive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) streams_max: usize,
+    pub(crate) streams_of_peer_max: usize,
+    pub(crate) keeps_alive: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams_max: STREAMS_MAX,
+            streams_of_peer_max: STREAMS_OF_PEER_MAX,
+            keeps_alive: true,
+        }
+    }
+}
+
+impl Protocols {
+    pub(crate) fn handle<F, Fut, E>(&self, id: ProtocolId, handler: F) -> Result<(), HandleError>
+    where
+        F: Fn(Stream) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.handle_within(id, Limits::default(), handler)
+    }
+
+    pub(crate) fn handle_within<F, Fut, E>(
+        &self,
+        id: ProtocolId,
+        limits: Limits,
+        handler: F,
+    ) -> Result<(), HandleError>
+    where
+        F: Fn(Stream) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let handler = move |stream| -> Serving {
+            let serving = handler(stream);
+            Box::pin(async move { serving.await.map_err(Into::into) })
+        };
+        self.insert(id, limits, Service::Handler(Box::new(handler)))
+    }
+
+    fn insert(&self, id: ProtocolId, limits: Limits, service: Service) -> Result<(), HandleError> {
+        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        if served.contains_key(&id) {
+            return Err(HandleError::Taken(id));
+        }
+        served.insert(id, Arc::new(Served { service, limits, streams: Mutex::default() }));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, id: &str) -> bool {
+        self.served.write().unwrap_or_else(PoisonError::into_inner).remove(id).is_some()
+    }
+
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *self.served.write().unwrap_or_else(PoisonError::into_inner));
+        drop(all);
+    }
+
+    fn get(&self, id: &str) -> Option<Arc<Served>> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The names, sorted.
+    pub(crate) fn names(&self) -> Vec<ProtocolId> {
+        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<ProtocolId> = served.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl Served {
+    fn streams(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, usize>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more stream of `peer`, until what is returned is dropped.
+    fn admit(self: &Arc<Self>, peer: PeerId) -> Option<Admission> {
+        let mut streams = self.streams();
+        let total: usize = streams.values().sum();
+        let of_peer = streams.entry(peer).or_default();
+        if total >= self.limits.streams_max || *of_peer >= self.limits.streams_of_peer_max {
+            if *of_peer == 0 {
+                streams.remove(&peer);
+            }
+            return None;
+        }
+        *of_peer += 1;
+        Some(Admission { served: Arc::clone(self), peer })
+    }
+}
+
+struct Admission {
+    served: Arc<Served>,
+    peer: PeerId,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut streams = self.served.streams();
+        if let Some(count) = streams.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                streams.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// The task of one inbound stream: negotiates its protocol and runs the handler.
+pub(crate) async fn serve(
+    host: Arc<Inner>,
+    conn: Arc<Conn>,
+    mut stream: Stream,
+    permit: OwnedSemaphorePermit,
+) {
+    let mut found = None;
+    let supports = |name: &str| {
+        found = host.protocols.get(name);
+        found.is_some()
+    };
+    let negotiation = p2p_multistream::respond(&mut stream, supports);
+    let protocol = match within(NEGOTIATION_MAX, negotiation).await {
+        Ok(Ok(protocol)) => protocol,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "inbound stream");
+            return stream.reset(error.stream_code());
+        }
+        Err(cause) => {
+            tracing::debug!(%cause, "inbound stream");
+            return stream.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
+        }
+    };
+    drop(permit);
+    let Some(served) = found else {
+        return stream.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
+    };
+    let Some(admission) = served.admit(conn.peer()) else {
+        tracing::debug!(%protocol, limits = ?served.limits, "too many streams");
+        return stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
+    };
+    let hold = served.limits.keeps_alive.then(|| conn.hold());
+    drop(conn);
+    drop(host);
+    let stream = stream.with_protocol(protocol.clone()).holding(Arc::new((admission, hold)));
+    match &served.service {
+        Service::Handler(handler) => {
+            if let Err(error) = handler(stream).await {
+                tracing::debug!(%protocol, %error, "handler");
+            }
+        }
+        Service::Queue(queue) => {
+            if let Err(refused) = queue.try_send(stream) {
+                refused.into_inner().reset(ErrorCode::STREAM_RESOURCE_LIMIT);
+            }
+        }
+    }
+}
+
+/// The inbound streams of one protocol, from [`Host::accept`](crate::Host::accept). Dropping it
+/// ends the service.
+pub struct AcceptedStreams {
+    streams: mpsc::Receiver<Stream>,
+    host: Weak<Inner>,
+    protocol: ProtocolId,
+}
+
+impl AcceptedStreams {
+    pub(crate) fn register(host: &Arc<Inner>, protocol: ProtocolId) -> Result<Self, HandleError> {
+        let (queue, streams) = mpsc::channel(ACCEPTED_MAX);
+        host.protocols.insert(protocol.clone(), Limits::default(), Service::Queue(queue))?;
+        Ok(Self { streams, host: Arc::downgrade(host), protocol })
+    }
+
+    /// Waits for the next stream; `None` once the protocol is not served any more.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Stream> {
+        self.streams.recv().await
+    }
+}
+
+impl Drop for AcceptedStreams {
+    fn drop(&mut self) {
+        if let Some(host) = self.host.upgrade() {
+            host.protocols.remove(self.protocol.as_str());
+        }
+    }
+}
+
+impl fmt::Debug for AcceptedStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptedStreams").field("protocol", &self.protocol).finish_non_exhaustive()
+    }
+}

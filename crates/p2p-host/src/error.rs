@@ -1,0 +1,283 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use p2p_core::{
+    ConnectionError, IoCause, KeyError, Multiaddr, PeerId, ProtocolId, SecurityError,
+    TransportError,
+};
+use p2p_multistream::NegotiationError;
+
+use crate::{HandleError, TargetError};
+
+/// The step of a connection or stream in which something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The transport was connecting.
+    Connect,
+    /// The secure channel was being negotiated, or its handshake was under way.
+    Security,
+    /// The multiplexer was being negotiated.
+    Muxer,
+    /// A stream was being opened.
+    Stream,
+    /// A stream's protocol was being negotiated.
+    Protocol,
+}
+
+impl Stage {
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_number(number: u8) -> Self {
+        let all = [Self::Connect, Self::Security, Self::Muxer, Self::Stream, Self::Protocol];
+        all.into_iter().find(|stage| stage.number() == number).unwrap_or(Self::Connect)
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connect",
+            Self::Security => "security",
+            Self::Muxer => "muxer",
+            Self::Stream => "stream",
+            Self::Protocol => "protocol",
+        })
+    }
+}
+
+/// What made one attempt fail.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// No transport of this host knows addresses of this form.
+    #[error("no transport for this address")]
+    NoTransport,
+    /// The transport failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The link failed.
+    #[error("the link failed: {0}")]
+    Io(IoCause),
+    /// The peer closed the link in the middle.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// Nothing in common, or the peer broke the negotiation's rules.
+    #[error("negotiation: {0}")]
+    Negotiation(NegotiationError),
+    /// The handshake failed.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+    /// The connection ended meanwhile.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The peer did not answer in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The address leads to this host itself.
+    #[error("this is the host's own address or peer id")]
+    SelfDial,
+    /// A limit of this host.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
+}
+
+/// A limit of this host was reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of {value} {what} is reached (used by {holder}; raise it with `{setting}`)")]
+#[non_exhaustive]
+pub struct LimitReached {
+    /// What is limited.
+    pub what: &'static str,
+    /// The limit.
+    pub value: usize,
+    /// Who uses it.
+    pub holder: String,
+    /// The setting that raises it.
+    pub setting: &'static str,
+}
+
+/// One address that was tried.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DialAttempt {
+    /// The address.
+    pub addr: Multiaddr,
+    /// Where it failed.
+    pub stage: Stage,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Why it failed.
+    pub cause: Cause,
+}
+
+impl fmt::Display for DialAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { addr, stage, elapsed, cause } = self;
+        write!(f, "{addr} failed in {stage} after {elapsed:.1?}: {cause}")
+    }
+}
+
+/// Why a peer could not be reached. One dial may be told to several who wait for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum DialError {
+    /// No connection to the peer, and no address to dial.
+    NoAddresses(PeerId),
+    /// The target is this host itself.
+    SelfDial(PeerId),
+    /// Every address that was tried.
+    Attempts(Arc<[DialAttempt]>),
+    /// The time for the whole ran out; what failed until then.
+    TimedOut(Duration, Arc<[DialAttempt]>),
+    /// A limit of this host.
+    Limit(LimitReached),
+    /// The host is closed.
+    HostClosed,
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAddresses(peer) => {
+                write!(f, "not connected to {peer}, and no address of it is known")
+            }
+            Self::SelfDial(peer) => write!(f, "{peer} is this host itself"),
+            Self::Attempts(attempts) => write_attempts(f, attempts),
+            Self::TimedOut(limit, attempts) => {
+                write!(f, "no connection within {limit:?}")?;
+                if !attempts.is_empty() {
+                    f.write_str("; ")?;
+                    write_attempts(f, attempts)?;
+                }
+                Ok(())
+            }
+            Self::Limit(limit) => write!(f, "{limit}"),
+            Self::HostClosed => f.write_str("the host is closed"),
+        }
+    }
+}
+
+fn write_attempts(f: &mut fmt::Formatter<'_>, attempts: &[DialAttempt]) -> fmt::Result {
+    if attempts.is_empty() {
+        return f.write_str("no address could be tried");
+    }
+    for (index, attempt) in attempts.iter().enumerate() {
+        if index > 0 {
+            f.write_str("; ")?;
+        }
+        write!(f, "{attempt}")?;
+    }
+    Ok(())
+}
+
+impl std::error::Error for DialError {}
+
+/// Why a stream could not be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The target is not an address or peer id.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The protocol name is not valid.
+    #[error(transparent)]
+    Protocol(#[from] p2p_core::ProtocolIdError),
+    /// The peer could not be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The peer does not support the protocol.
+    #[error("{peer} does not support {protocol}")]
+    Unsupported {
+        /// The peer.
+        peer: PeerId,
+        /// The protocol.
+        protocol: ProtocolId,
+    },
+    /// The stream failed before the protocol was agreed.
+    #[error("opening {protocol} to {peer} failed in {stage}: {cause}")]
+    Stream {
+        /// The peer.
+        peer: PeerId,
+        /// The protocol.
+        protocol: ProtocolId,
+        /// Where it failed.
+        stage: Stage,
+        /// Why it failed.
+        cause: Cause,
+    },
+}
+
+/// Why an address could not be listened on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The text is not an address.
+    #[error("{text:?} is not a multiaddr: {reason}")]
+    Parse {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No transport of this host knows addresses of this form.
+    #[error("cannot listen on {0}: no transport for this address")]
+    NoTransport(Multiaddr),
+    /// The address names another peer.
+    #[error("cannot listen on {addr}: this host is {own}")]
+    WrongPeer {
+        /// The address.
+        addr: Multiaddr,
+        /// This host's id.
+        own: PeerId,
+    },
+    /// The transport failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The host is closed.
+    #[error("the host is closed")]
+    HostClosed,
+}
+
+/// Why a host could not be made.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A part without which no connection can be made.
+    #[error("the host has no {0}: give it one with `Builder::{0}`")]
+    Missing(&'static str),
+    /// Two parts of the same name.
+    #[error("{0} is given twice")]
+    Duplicate(ProtocolId),
+    /// An address could not be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// No identity could be made.
+    #[error("no identity: {0}")]
+    Identity(#[from] KeyError),
+    /// The secure channel could not be set up.
+    #[error("the secure channel cannot be set up: {0}")]
+    Security(#[from] SecurityError),
+    /// A built-in protocol could not be registered.
+    #[error(transparent)]
+    Handle(#[from] HandleError),
+    /// `spawn` was called outside a tokio runtime.
+    #[error("`spawn` must be called on a tokio runtime")]
+    NoRuntime,
+}
+
+/// Why a connection from outside came to nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("inbound connection from {remote} failed in {stage} after {elapsed:.1?}: {cause}")]
+#[non_exhaustive]
+pub struct InboundError {
+    /// The peer's address.
+    pub remote: Multiaddr,
+    /// Where it failed.
+    pub stage: Stage,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Why it failed.
+    pub cause: Cause,
+}

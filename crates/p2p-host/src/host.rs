@@ -1,0 +1,474 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use p2p_core::{
+    AddrExt, ConnectionInfo, ErrorCode, Keypair, Multiaddr, PeerId, ProtocolId, Role, Stream,
+    Transport,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, broadcast},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    AcceptedStreams, Cause, DialError, Event, Events, HandleError, IntoTarget, KeepAlive,
+    ListenError, OpenError, Opening, Target,
+    connection::{Conn, limit_error},
+    dial::{Dial, DialKey},
+    dispatch::{BoxError, Protocols},
+    identify::PeerInfo,
+    listen::Addresses,
+    ping::{PingError, Pinger},
+    upgrade::Upgrader,
+};
+
+/// How long the tasks of a host that is being closed may take once their connections are told.
+const END_MAX: Duration = Duration::from_secs(6);
+
+/// The settings of a host; see [`Builder`](crate::Builder).
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) agent: String,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) inbound_timeout: Duration,
+    pub(crate) address_timeout: Duration,
+    pub(crate) dial_timeout: Duration,
+    pub(crate) open_timeout: Duration,
+    pub(crate) pending_inbound_max: usize,
+    pub(crate) connections_inbound_max: usize,
+    pub(crate) connections_outbound_max: usize,
+    pub(crate) connections_per_peer_max: usize,
+}
+
+/// A libp2p node. Cheap to clone; every clone is the same host. When the last clone is dropped
+/// the host ends at once; [`Host::close`] ends it gracefully.
+#[derive(Clone)]
+pub struct Host {
+    pub(crate) inner: Arc<Inner>,
+    _owner: Arc<Owner>,
+}
+
+/// Ends the host's tasks when the last handle is gone.
+struct Owner(CancellationToken);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// What the host's tasks share.
+pub(crate) struct Inner {
+    pub(crate) identity: Keypair,
+    pub(crate) own: PeerId,
+    pub(crate) config: Config,
+    pub(crate) transports: Vec<Box<dyn Transport>>,
+    pub(crate) upgrader: Upgrader,
+    pub(crate) protocols: Protocols,
+    pub(crate) addresses: Addresses,
+    pub(crate) pending_inbound: Arc<Semaphore>,
+    registry: Mutex<Registry>,
+    events: broadcast::Sender<Event>,
+    tasks: TaskTracker,
+    runtime: Handle,
+    /// Ends everything.
+    pub(crate) end: CancellationToken,
+    /// Ends listening and dialing.
+    pub(crate) quiet: CancellationToken,
+    ids: AtomicU64,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        identity: Keypair,
+        config: Config,
+        transports: Vec<Box<dyn Transport>>,
+        upgrader: Upgrader,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let end = CancellationToken::new();
+        Arc::new(Self {
+            own: identity.public().peer_id(),
+            identity,
+            pending_inbound: Arc::new(Semaphore::new(config.pending_inbound_max)),
+            config,
+            transports,
+            upgrader,
+            protocols: Protocols::default(),
+            addresses: Addresses::default(),
+            registry: Mutex::new(Registry::default()),
+            events: broadcast::Sender::new(crate::event::EVENTS_MAX),
+            tasks: TaskTracker::new(),
+            runtime,
+            quiet: end.child_token(),
+            end,
+            ids: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        // Nobody needs to listen: without a subscriber there is nobody to tell.
+        drop(self.events.send(event));
+    }
+
+    /// Spawns a task of the host; it is dropped where it stands when the host ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let end = self.end.clone();
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    biased;
+                    () = end.cancelled() => {}
+                    () = task => {}
+                }
+            },
+            &self.runtime,
+        );
+    }
+
+    pub(crate) fn transport(&self, addr: &Multiaddr) -> Option<&dyn Transport> {
+        self.transports.iter().find(|transport| transport.supports(addr)).map(AsRef::as_ref)
+    }
+}
+
+/// The connections of a host, and the dials under way.
+#[derive(Default)]
+pub(crate) struct Registry {
+    by_peer: HashMap<PeerId, Vec<Arc<Conn>>>,
+    pub(crate) dials: HashMap<DialKey, Dial>,
+    inbound: usize,
+    outbound: usize,
+    closed: bool,
+}
+
+impl Registry {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Adds a connection, unless a limit is reached.
+    pub(crate) fn add(&mut self, conn: &Arc<Conn>, config: &Config) -> Result<(), Cause> {
+        if self.closed {
+            return Err(Cause::Closed);
+        }
+        let peer = conn.peer();
+        let of_peer = self.by_peer.get(&peer).map_or(0, Vec::len);
+        let max = config.connections_per_peer_max;
+        if of_peer >= max {
+            let setting = "Builder::connections_per_peer_max";
+            return Err(limit_error("connections to one peer", max, peer, setting).into());
+        }
+        let (count, max, what, setting) = match conn.info().role() {
+            Role::Responder => (
+                &mut self.inbound,
+                config.connections_inbound_max,
+                "inbound connections",
+                "Builder::connections_inbound_max",
+            ),
+            Role::Initiator => (
+                &mut self.outbound,
+                config.connections_outbound_max,
+                "outbound connections",
+                "Builder::connections_outbound_max",
+            ),
+        };
+        if *count >= max {
+            let holder = format!("{count} connections of {} peers", self.by_peer.len());
+            return Err(limit_error(what, max, holder, setting).into());
+        }
+        *count += 1;
+        self.by_peer.entry(peer).or_default().push(Arc::clone(conn));
+        Ok(())
+    }
+
+    /// Removes a connection, and says how many to its peer are left.
+    pub(crate) fn remove(&mut self, conn: &Arc<Conn>) -> usize {
+        let peer = conn.peer();
+        let Some(conns) = self.by_peer.get_mut(&peer) else { return 0 };
+        let before = conns.len();
+        conns.retain(|other| other.id != conn.id);
+        let left = conns.len();
+        if left < before {
+            match conn.info().role() {
+                Role::Responder => self.inbound -= 1,
+                Role::Initiator => self.outbound -= 1,
+            }
+        }
+        if left == 0 {
+            self.by_peer.remove(&peer);
+        }
+        left
+    }
+
+    pub(crate) fn inbound_is_full(&self, config: &Config) -> bool {
+        self.closed || self.inbound >= config.connections_inbound_max
+    }
+
+    /// The connection that a new stream to `peer` goes over: the newest (CONN-17).
+    pub(crate) fn connection_to(&self, peer: &PeerId) -> Option<Arc<Conn>> {
+        self.by_peer.get(peer)?.last().cloned()
+    }
+
+    /// The connection to `target` that can be used: to its peer, or, where no peer is named, one
+    /// that was dialed to its addresses. `avoid` is one that has just failed.
+    pub(crate) fn usable(&self, target: &Target, avoid: Option<u64>) -> Option<Arc<Conn>> {
+        let usable = |conn: &&Arc<Conn>| Some(conn.id) != avoid;
+        if let Some(peer) = &target.peer {
+            return self.by_peer.get(peer)?.iter().rev().find(usable).cloned();
+        }
+        let dialed = |conn: &&Arc<Conn>| {
+            conn.info().role() == Role::Initiator && target.addrs.contains(conn.info().remote())
+        };
+        let conns = self.by_peer.values().flatten();
+        conns.filter(dialed).filter(usable).max_by_key(|conn| conn.id).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Conn>> {
+        self.by_peer.values().flatten().cloned().collect()
+    }
+}
+
+impl Host {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let owner = Arc::new(Owner(inner.end.clone()));
+        Self { inner, _owner: owner }
+    }
+
+    /// This host's peer id.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.own
+    }
+
+    /// The addresses under which the host can be reached, as texts that end in `/p2p/<id>`. A
+    /// wildcard address stands here as those of the machine's interfaces.
+    #[must_use]
+    pub fn addrs(&self) -> Vec<String> {
+        self.multiaddrs().iter().map(ToString::to_string).collect()
+    }
+
+    /// The same as [`Host::addrs`], as addresses.
+    #[must_use]
+    pub fn multiaddrs(&self) -> Vec<Multiaddr> {
+        let own = self.inner.own;
+        self.inner.addresses.all().iter().map(|addr| addr.with_peer(&own)).collect()
+    }
+
+    /// Listens on one more address, and gives those under which it can be reached, without
+    /// `/p2p`. It accepts from the moment this returns.
+    ///
+    /// # Errors
+    /// [`ListenError`] names the address and the cause.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, it may listen or not.
+    pub async fn listen(&self, addr: impl AsRef<str>) -> Result<Vec<Multiaddr>, ListenError> {
+        self.inner.listen(addr.as_ref()).await
+    }
+
+    /// Has `handler` serve the streams that peers open for `protocol`, each in a task of its own.
+    /// A handler that fails, panics or returns without `shutdown` resets its stream; nothing else
+    /// is affected.
+    ///
+    /// # Errors
+    /// [`HandleError`] when the name is not valid, or is served already.
+    pub fn handle<P, F, Fut, E>(&self, protocol: P, handler: F) -> Result<(), HandleError>
+    where
+        P: TryInto<ProtocolId>,
+        P::Error: Into<p2p_core::ProtocolIdError>,
+        F: Fn(Stream) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let protocol = protocol.try_into().map_err(Into::into)?;
+        self.inner.protocols.handle(protocol, handler)
+    }
+
+    /// Gives the streams that peers open for `protocol` one after the other, for those who
+    /// prefer a loop to a handler. At most 32 wait; the next is reset.
+    ///
+    /// # Errors
+    /// [`HandleError`] when the name is not valid, or is served already.
+    pub fn accept<P>(&self, protocol: P) -> Result<AcceptedStreams, HandleError>
+    where
+        P: TryInto<ProtocolId>,
+        P::Error: Into<p2p_core::ProtocolIdError>,
+    {
+        let protocol = protocol.try_into().map_err(Into::into)?;
+        AcceptedStreams::register(&self.inner, protocol)
+    }
+
+    /// Stops serving `protocol`; streams under way go on. False when it was not served.
+    pub fn unhandle(&self, protocol: &str) -> bool {
+        self.inner.protocols.remove(protocol)
+    }
+
+    /// Opens a stream for `protocol`, over the connection to the peer that there is, or a new
+    /// one. Tasks that ask for one peer at a time share one dial.
+    ///
+    /// What it gives is awaited, perhaps after [`Opening::optimistic`] or [`Opening::timeout`].
+    pub fn open<P>(&self, target: impl IntoTarget, protocol: P) -> Opening
+    where
+        P: TryInto<ProtocolId>,
+        P::Error: Into<p2p_core::ProtocolIdError>,
+    {
+        let request = target.into_target().map_err(OpenError::from).and_then(|target| {
+            let protocol = protocol.try_into().map_err(Into::into)?;
+            Ok((target, protocol))
+        });
+        Opening::new(self.clone(), request)
+    }
+
+    /// Connects to a peer, unless there is a connection already, and says what is known of it.
+    ///
+    /// # Errors
+    /// [`OpenError`] with every address that was tried.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a dial that nobody waits for is given up.
+    pub async fn connect(&self, target: impl IntoTarget) -> Result<Arc<ConnectionInfo>, OpenError> {
+        let conn = self.inner.connect(&target.into_target()?, None).await?;
+        Ok(Arc::clone(conn.info()))
+    }
+
+    /// The connections to a peer, oldest first.
+    #[must_use]
+    pub fn connections(&self, peer: &PeerId) -> Vec<Arc<ConnectionInfo>> {
+        let registry = self.inner.registry();
+        let conns = registry.by_peer.get(peer).map(Vec::as_slice).unwrap_or_default();
+        conns.iter().map(|conn| Arc::clone(conn.info())).collect()
+    }
+
+    /// The peers that the host is connected to.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerId> {
+        let mut peers: Vec<PeerId> = self.inner.registry().by_peer.keys().copied().collect();
+        peers.sort_unstable();
+        peers
+    }
+
+    /// Ends all connections to a peer; streams that are not finished are reset.
+    pub fn disconnect(&self, peer: &PeerId) {
+        let conns = self.inner.registry().by_peer.get(peer).cloned().unwrap_or_default();
+        for conn in conns {
+            conn.connection.close(ErrorCode::NONE, "disconnected by the application");
+        }
+    }
+
+    /// Keeps the newest connection to a peer from being closed as idle; `None` without one.
+    #[must_use]
+    pub fn keep_alive(&self, peer: &PeerId) -> Option<KeepAlive> {
+        self.inner.registry().connection_to(peer).map(|conn| KeepAlive::new(&conn))
+    }
+
+    /// Subscribes to what happens from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(self.inner.events.subscribe())
+    }
+
+    /// Connects to a peer and waits for what it says of itself.
+    ///
+    /// # Errors
+    /// [`OpenError`] when it cannot be reached, or does not answer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn identify(&self, target: impl IntoTarget) -> Result<Arc<PeerInfo>, OpenError> {
+        let conn = self.inner.connect(&target.into_target()?, None).await?;
+        crate::identify::wait(&conn).await
+    }
+
+    /// Connects to a peer and measures one round trip.
+    ///
+    /// # Errors
+    /// [`PingError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ping(&self, target: impl IntoTarget) -> Result<Duration, PingError> {
+        self.pinger(target)?.ping().await
+    }
+
+    /// Makes a pinger, which measures any number of round trips on one stream.
+    ///
+    /// # Errors
+    /// [`PingError`] when the target is not valid.
+    pub fn pinger(&self, target: impl IntoTarget) -> Result<Pinger, PingError> {
+        Ok(Pinger::new(self.clone(), target.into_target().map_err(OpenError::from)?))
+    }
+
+    /// Ends the host gracefully: frees the ports and takes nothing new, waits for streams under
+    /// way up to [`Builder::drain_timeout`](crate::Builder::drain_timeout), says goodbye to every
+    /// peer, and returns when all tasks have ended. Later calls wait for the same.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, the host takes nothing new; call it again to go on.
+    pub async fn close(&self) {
+        let inner = &self.inner;
+        inner.quiet.cancel();
+        inner.addresses.clear();
+        let conns = {
+            let mut registry = inner.registry();
+            registry.closed = true;
+            registry.all()
+        };
+        let drained = Instant::now() + inner.config.drain_timeout;
+        for conn in &conns {
+            if conn.wait_unused(drained).await.is_err() {
+                tracing::debug!(peer = %conn.peer(), in_use = conn.in_use(), "closed with streams under way");
+            }
+        }
+        for conn in &conns {
+            conn.connection.close(ErrorCode::NONE, "the host is closed");
+        }
+        let ended = Instant::now() + END_MAX;
+        for conn in &conns {
+            if conn.wait_ended(ended).await.is_err() {
+                tracing::debug!(peer = %conn.peer(), "the connection did not end in time");
+            }
+        }
+        inner.end.cancel();
+        inner.tasks.close();
+        inner.tasks.wait().await;
+        // Handlers may hold handles of this host: a circle that ends here.
+        inner.protocols.clear();
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("peer_id", &self.inner.own).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("own", &self.own).finish_non_exhaustive()
+    }
+}
+
+impl From<Cause> for DialError {
+    fn from(cause: Cause) -> Self {
+        if let Cause::Limit(limit) = cause { Self::Limit(limit) } else { Self::HostClosed }
+    }
+}

@@ -1,0 +1,260 @@
+//! Identify, `/ipfs/id/1.0.0`: what peers say of themselves, both ways, on every connection
+//! (specs, identify/README.md).
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use p2p_core::{
+    AddrExt, ConnectionError, Multiaddr, ProtocolId, PublicKey, Stream, multiaddr::Protocol, varint,
+};
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    Cause, Event, HandleError, OpenError, Stage,
+    connection::{Conn, within},
+    dispatch::Limits,
+    host::Inner,
+    open::open_counted,
+    proto,
+};
+
+/// The protocol's name.
+pub const PROTOCOL: ProtocolId = ProtocolId::from_static("/ipfs/id/1.0.0");
+
+/// The protocol family that this host says it belongs to, as js-libp2p and py-libp2p do
+/// (IDENT-16).
+const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
+/// How long the exchange may take, either way.
+const EXCHANGE_MAX: Duration = Duration::from_secs(10);
+/// The largest message that is sent, in bytes: rust-libp2p reads no more (IDENT-08).
+const SENT_LEN_MAX: usize = 4096;
+/// The largest message that is read, in bytes, and how many make up one answer (IDENT-09).
+const MESSAGE_LEN_MAX: usize = 8192;
+const MESSAGES_MAX: usize = 10;
+/// What is kept of one peer (IDENT-13).
+const ADDRS_MAX: usize = 64;
+const PROTOCOLS_MAX: usize = 1024;
+/// Identify streams of one peer that are answered at a time (CONN-46).
+const STREAMS_OF_PEER_MAX: usize = 16;
+
+/// What a peer has said of itself. Only the public key is proven; the rest is a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// The peer's public key; it belongs to the peer id that the secure channel has verified.
+    pub public_key: PublicKey,
+    /// The addresses it says it can be reached at, without `/p2p`; at most 64.
+    pub listen_addrs: Vec<Multiaddr>,
+    /// The protocols it serves; at most 1024.
+    pub protocols: Vec<ProtocolId>,
+    /// This side's address, as the peer sees it.
+    pub observed_addr: Option<Multiaddr>,
+    /// The protocol family it belongs to, such as `ipfs/0.1.0`.
+    pub protocol_version: String,
+    /// The software it runs.
+    pub agent: String,
+}
+
+/// How far the host is with learning who a peer is.
+#[derive(Clone, Debug)]
+pub(crate) enum Identification {
+    Pending,
+    Known(Arc<PeerInfo>),
+    Failed(Arc<OpenError>),
+    /// The connection has ended before.
+    Lost(ConnectionError),
+}
+
+impl Identification {
+    /// Ends one that is pending because the connection has ended.
+    pub(crate) fn fail(&mut self, cause: &ConnectionError) -> bool {
+        let pending = matches!(self, Self::Pending);
+        if pending {
+            *self = Self::Lost(cause.clone());
+        }
+        pending
+    }
+}
+
+/// Serves the protocol.
+pub(crate) fn register(host: &Arc<Inner>) -> Result<(), HandleError> {
+    let limits = Limits {
+        streams_of_peer_max: STREAMS_OF_PEER_MAX,
+        keeps_alive: false,
+        ..Limits::default()
+    };
+    let host_ref: Weak<Inner> = Arc::downgrade(host);
+    host.protocols.handle_within(PROTOCOL, limits, move |stream| {
+        let host = host_ref.upgrade();
+        async move {
+            match host {
+                Some(host) => {
+                    within(EXCHANGE_MAX, answer(&host, stream)).await?.map_err(Cause::from)
+                }
+                None => Ok(()),
+            }
+        }
+    })
+}
+
+async fn answer(host: &Inner, mut stream: Stream) -> std::io::Result<()> {
+    let message = own_message(host, stream.connection().remote());
+    stream.write_all(&message.encode_length_delimited_to_vec()).await?;
+    stream.shutdown().await
+}
+
+/// What this host says to a peer at `remote`. Addresses are left out where there are too many
+/// for one message.
+fn own_message(host: &Inner, remote: &Multiaddr) -> proto::Identify {
+    let mut message = proto::Identify {
+        public_key: Some(host.identity.public().to_protobuf()),
+        listen_addrs: Vec::new(),
+        protocols: host.protocols.names().iter().map(ToString::to_string).collect(),
+        observed_addr: Some(remote.to_vec()),
+        protocol_version: Some(PROTOCOL_VERSION.into()),
+        agent_version: Some(host.config.agent.clone()),
+        signed_peer_record: None,
+    };
+    while message.encoded_len() > SENT_LEN_MAX && message.protocols.pop().is_some() {}
+    let near = is_loopback(remote);
+    for addr in host.addresses.all() {
+        // A loopback address is of no use to a peer that is not on this machine (IDENT-06).
+        if is_loopback(&addr) && !near {
+            continue;
+        }
+        message.listen_addrs.push(addr.to_vec());
+        if message.encoded_len() > SENT_LEN_MAX {
+            message.listen_addrs.pop();
+        }
+    }
+    message
+}
+
+fn is_loopback(addr: &Multiaddr) -> bool {
+    match addr.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        _ => false,
+    }
+}
+
+/// The task that asks a new connection's peer who it is.
+pub(crate) async fn ask(host: Arc<Inner>, conn: Arc<Conn>) {
+    let state = match request(&conn).await {
+        Ok(info) => Identification::Known(Arc::new(info)),
+        Err(error) => {
+            tracing::debug!(peer = %conn.peer(), %error, "identify");
+            Identification::Failed(Arc::new(error))
+        }
+    };
+    if let Identification::Known(info) = &state {
+        host.emit(Event::Identified { peer: conn.peer(), info: Arc::clone(info) });
+    }
+    conn.identification.send_if_modified(|old| {
+        let pending = matches!(old, Identification::Pending);
+        if pending {
+            *old = state;
+        }
+        pending
+    });
+}
+
+async fn request(conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {
+    let mut stream = open_counted(conn, &PROTOCOL, false, EXCHANGE_MAX).await?;
+    let failed = |cause| OpenError::Stream {
+        peer: conn.peer(),
+        protocol: PROTOCOL,
+        stage: Stage::Protocol,
+        cause,
+    };
+    let exchange = async {
+        stream.shutdown().await?;
+        let limit = MESSAGES_MAX * (MESSAGE_LEN_MAX + varint::LEN_MAX);
+        let mut bytes = Vec::new();
+        stream.take(u64::try_from(limit).unwrap_or(u64::MAX)).read_to_end(&mut bytes).await?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    let bytes = within(EXCHANGE_MAX, exchange)
+        .await
+        .map_err(failed)?
+        .map_err(|error| failed(Cause::Io(error.into())))?;
+    let invalid = |text: String| {
+        failed(Cause::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, text).into()))
+    };
+    let message = merge(bytes.into()).map_err(invalid)?;
+    understand(&message, conn).map_err(invalid)
+}
+
+/// Merges the messages of an answer: the last scalar wins, lists are joined (IDENT-09).
+fn merge(mut bytes: Bytes) -> Result<proto::Identify, String> {
+    let mut merged = proto::Identify::default();
+    for _ in 0..MESSAGES_MAX {
+        if bytes.is_empty() {
+            break;
+        }
+        let (len, used) = varint::decode(&bytes)
+            .map_err(|error| error.to_string())?
+            .ok_or("the answer ends inside a length prefix")?;
+        bytes.advance(used);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if len > MESSAGE_LEN_MAX {
+            return Err(format!("a message of {len} bytes is longer than {MESSAGE_LEN_MAX}"));
+        }
+        if len > bytes.len() {
+            return Err(format!("a message of {len} bytes ends after {}", bytes.len()));
+        }
+        merged.merge(bytes.split_to(len)).map_err(|error| error.to_string())?;
+    }
+    Ok(merged)
+}
+
+fn understand(message: &proto::Identify, conn: &Conn) -> Result<PeerInfo, String> {
+    let public_key = conn.info().public_key().clone();
+    let claimed = message.public_key.as_deref().ok_or("the answer has no public key")?;
+    let claimed = PublicKey::from_protobuf(claimed).map_err(|error| error.to_string())?;
+    if claimed != public_key {
+        let (claimed, actual) = (claimed.peer_id(), conn.peer());
+        return Err(format!("the answer is of {claimed}, the connection is to {actual}"));
+    }
+    let addr = |bytes: &Vec<u8>| Multiaddr::try_from(bytes.clone()).ok().filter(|a| !a.is_empty());
+    let bare = |addr: Multiaddr| addr.split_peer().ok().map(|(addr, _)| addr);
+    // What does not parse is left out one by one (IDENT-06).
+    let listen_addrs = message.listen_addrs.iter().filter_map(addr).filter_map(bare);
+    let protocols = message.protocols.iter().filter_map(|name| ProtocolId::new(name).ok());
+    Ok(PeerInfo {
+        public_key,
+        listen_addrs: listen_addrs.take(ADDRS_MAX).collect(),
+        protocols: protocols.take(PROTOCOLS_MAX).collect(),
+        observed_addr: message.observed_addr.as_ref().and_then(addr).and_then(bare),
+        protocol_version: message.protocol_version.clone().unwrap_or_default(),
+        agent: message.agent_version.clone().unwrap_or_default(),
+    })
+}
+
+/// Waits for what a connection's peer says of itself.
+pub(crate) async fn wait(conn: &Conn) -> Result<Arc<PeerInfo>, OpenError> {
+    let mut state = conn.identification.subscribe();
+    let known = state.wait_for(|state| !matches!(state, Identification::Pending)).await;
+    let lost = |cause: ConnectionError| OpenError::Stream {
+        peer: conn.peer(),
+        protocol: PROTOCOL,
+        stage: Stage::Protocol,
+        cause: cause.into(),
+    };
+    match known.as_deref() {
+        Ok(Identification::Known(info)) => Ok(Arc::clone(info)),
+        Ok(Identification::Failed(error)) => Err((**error).clone()),
+        Ok(Identification::Lost(cause)) => Err(lost(cause.clone())),
+        Ok(Identification::Pending) | Err(_) => Err(lost(ConnectionError::Dropped)),
+    }
+}
+
+impl From<std::io::Error> for Cause {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error.into())
+    }
+}

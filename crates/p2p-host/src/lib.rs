@@ -1,0 +1,65 @@
+//! The host: what a program of the `p2p` libp2p implementation holds in its hand.
+//!
+//! ```text
+//!            Transport            Security             Muxer
+//!   dial ──►   Pipe   ─ upgrade ─► Session ─ upgrade ─► Connection ──► open / handle / accept
+//!  listen ─►
+//! ```
+//!
+//! A [`Host`] dials, listens, upgrades, and routes every stream to its protocol's handler. It
+//! names no transport, cipher or multiplexer: it is given them as values. The `p2p` crate has a
+//! builder that has them filled in.
+//!
+//! It deliberately has no loop for you to poll, no behaviour to derive, no type parameter.
+//!
+//! # Connections
+//!
+//! A connection lives while a stream or a [`KeepAlive`] guard does, and
+//! [`Builder::idle_timeout`] longer. Several connections to one peer are normal; new streams go
+//! over the newest.
+//!
+//! # Errors
+//!
+//! They are data: a [`DialError`] holds every address that was tried, the [`Stage`] in which it
+//! failed, how long that took, and the cause.
+
+mod builder;
+mod connection;
+mod dial;
+mod dispatch;
+mod error;
+mod event;
+mod host;
+pub mod identify;
+pub mod key_file;
+mod listen;
+mod open;
+pub mod ping;
+#[rustfmt::skip]
+#[allow(
+    unreachable_pub,
+    unnameable_types,
+    clippy::exhaustive_structs,
+    reason = "generated from proto/identify.proto"
+)]
+mod proto;
+mod target;
+mod upgrade;
+
+pub use builder::Builder;
+pub use connection::KeepAlive;
+pub use dispatch::{AcceptedStreams, HandleError};
+pub use error::{
+    BuildError, Cause, DialAttempt, DialError, InboundError, LimitReached, ListenError, OpenError,
+    Stage,
+};
+pub use event::{Event, Events};
+pub use host::Host;
+pub use open::Opening;
+pub use p2p_core::{Keypair, Multiaddr, PeerId, ProtocolId, Stream};
+pub use target::{IntoTarget, Target, TargetError};
+
+/// Begins a host that has no transport, secure channel or multiplexer yet.
+pub fn builder() -> Builder {
+    Builder::new()
+}

@@ -1,0 +1,152 @@
+//! Listening: bound addresses and the links that come in through them.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use p2p_core::{AddrExt, Incoming, Link, ListenEvent, Listener, Multiaddr, Role, TransportError};
+use p2p_mux::Driver;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use crate::{
+    Cause, Event, InboundError, ListenError, connection::within, host::Inner, upgrade::Progress,
+};
+
+/// The addresses of all listeners.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses(Mutex<Vec<(u64, Multiaddr)>>);
+
+impl Addresses {
+    fn with<R>(&self, work: impl FnOnce(&mut Vec<(u64, Multiaddr)>) -> R) -> R {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Multiaddr> {
+        self.with(|list| list.iter().map(|(_, addr)| addr.clone()).collect())
+    }
+
+    pub(crate) fn clear(&self) {
+        self.with(Vec::clear);
+    }
+}
+
+impl Inner {
+    pub(crate) async fn listen(
+        self: &Arc<Self>,
+        text: &str,
+    ) -> Result<Vec<Multiaddr>, ListenError> {
+        let addr = self.listen_addr(text)?;
+        if self.quiet.is_cancelled() {
+            return Err(ListenError::HostClosed);
+        }
+        let transport =
+            self.transport(&addr).ok_or_else(|| ListenError::NoTransport(addr.clone()))?;
+        let listener = transport.listen(addr).await?;
+        let addrs = listener.addrs();
+        let id = self.next_id();
+        for addr in &addrs {
+            self.add_addr(id, addr);
+        }
+        self.spawn(accept(Arc::clone(self), id, listener));
+        Ok(addrs)
+    }
+
+    fn listen_addr(&self, text: &str) -> Result<Multiaddr, ListenError> {
+        let parse_error =
+            |reason: String| ListenError::Parse { text: text.chars().take(200).collect(), reason };
+        let addr: Multiaddr =
+            text.parse().map_err(|e: p2p_core::multiaddr::Error| parse_error(e.to_string()))?;
+        let (bare, peer) = addr.split_peer().map_err(|e| parse_error(e.to_string()))?;
+        match peer.filter(|peer| *peer != self.own) {
+            Some(_) => Err(ListenError::WrongPeer { addr, own: self.own }),
+            None => Ok(bare),
+        }
+    }
+
+    fn add_addr(&self, id: u64, addr: &Multiaddr) {
+        self.addresses.with(|list| list.push((id, addr.clone())));
+        self.emit(Event::Listening { addr: addr.with_peer(&self.own) });
+    }
+
+    fn remove_addr(&self, id: u64, addr: &Multiaddr, cause: Option<TransportError>) {
+        self.addresses.with(|list| list.retain(|(of, other)| *of != id || other != addr));
+        self.emit(Event::ListenEnded { addr: addr.with_peer(&self.own), cause });
+    }
+}
+
+/// The task of one listener. It ends with the host, or with an error that the listener itself
+/// calls final.
+async fn accept(host: Arc<Inner>, id: u64, mut listener: Box<dyn Listener>) {
+    let cause = loop {
+        tokio::select! {
+            biased;
+            () = host.quiet.cancelled() => break None,
+            event = listener.next() => match event {
+                Ok(ListenEvent::Incoming(incoming)) => take(&host, incoming),
+                Ok(ListenEvent::AddrAdded(addr)) => host.add_addr(id, &addr),
+                Ok(ListenEvent::AddrRemoved(addr)) => host.remove_addr(id, &addr, None),
+                Ok(ListenEvent::Failed(error)) => tracing::warn!(%error, "accept"),
+                Ok(other) => tracing::debug!(?other, "an event that this host does not know"),
+                Err(error) => break Some(error),
+            }
+        }
+    };
+    // The port is free before anybody is told.
+    let addrs = listener.addrs();
+    drop(listener);
+    for addr in addrs {
+        host.remove_addr(id, &addr, cause.clone());
+    }
+}
+
+/// Gates an inbound link before any cryptography is paid for it.
+fn take(host: &Arc<Inner>, incoming: Incoming) {
+    let Ok(permit) = Arc::clone(&host.pending_inbound).try_acquire_owned() else {
+        tracing::debug!(limit = host.config.pending_inbound_max, "too many pending inbound");
+        return;
+    };
+    if host.registry().inbound_is_full(&host.config) {
+        tracing::debug!(limit = host.config.connections_inbound_max, "too many inbound");
+        return;
+    }
+    host.spawn(upgrade(Arc::clone(host), incoming, permit));
+}
+
+async fn upgrade(host: Arc<Inner>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+    let begun = Instant::now();
+    let progress = Progress::default();
+    let remote = incoming.remote.clone();
+    let limit: Duration = host.config.inbound_timeout;
+    let upgraded = within(limit, connect(&host, incoming, &progress)).await;
+    drop(permit);
+    let adopted = upgraded
+        .and_then(|upgraded| upgraded)
+        .and_then(|(muxed, driver)| host.adopt(muxed, driver));
+    if let Err(cause) = adopted {
+        let stage = progress.stage();
+        let error = InboundError { remote, stage, elapsed: begun.elapsed(), cause };
+        tracing::debug!(%error, "inbound");
+        host.emit(Event::InboundFailed { error });
+    }
+}
+
+async fn connect(
+    host: &Inner,
+    incoming: Incoming,
+    progress: &Progress,
+) -> Result<(p2p_core::Muxed, Option<Driver>), Cause> {
+    let (local, remote) = (incoming.local.clone(), incoming.remote.clone());
+    match incoming.link().await? {
+        Link::Pipe(pipe) => {
+            let pipe = pipe.with_local(local);
+            let upgrade = host.upgrader.upgrade(pipe, Role::Responder, None, remote, progress);
+            upgrade.await.map(|(muxed, driver)| (muxed, Some(driver)))
+        }
+        Link::Muxed(muxed) => {
+            host.check_peer(&muxed, None)?;
+            Ok((muxed, None))
+        }
+        _ => Err(Cause::NoTransport),
+    }
+}

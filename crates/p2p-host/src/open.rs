@@ -1,0 +1,216 @@
+//! Opening a stream: a connection, a stream of it, and its protocol.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use p2p_core::{ErrorCode, ProtocolId, RecvHalf, Stream, StreamError};
+use p2p_multistream::{Initiator, NegotiationError};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+use crate::{
+    Cause, Host, OpenError, Stage, Target,
+    connection::{Conn, within},
+    upgrade::Progress,
+};
+
+/// A stream about to be opened, from [`Host::open`]: await it.
+///
+/// # Cancel safety
+/// Cancel safe: dropped at any point, it leaves no stream behind, and a dial that nobody else
+/// waits for is given up.
+#[must_use = "nothing is opened until it is awaited"]
+pub struct Opening {
+    host: Host,
+    request: Result<(Target, ProtocolId), OpenError>,
+    optimistic: bool,
+    timeout: Duration,
+}
+
+impl Opening {
+    pub(crate) fn new(host: Host, request: Result<(Target, ProtocolId), OpenError>) -> Self {
+        let timeout = host.inner.config.open_timeout;
+        Self { host, request, optimistic: false, timeout }
+    }
+
+    /// Gives the stream without waiting for the peer to accept the protocol, which saves a round
+    /// trip. When the peer does not support it, the first read fails with
+    /// [`StreamError::Unsupported`], and what was written is lost: for requests that may be
+    /// repeated (MSS-20, MSS-24).
+    pub fn optimistic(mut self) -> Self {
+        self.optimistic = true;
+        self
+    }
+
+    /// How long opening may take once there is a connection. Default:
+    /// [`Builder::open_timeout`](crate::Builder::open_timeout).
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    async fn run(self) -> Result<Stream, OpenError> {
+        let (target, protocol) = self.request?;
+        let inner = &self.host.inner;
+        let conn = inner.connect(&target, None).await?;
+        let first = open_on(&conn, &protocol, self.optimistic, self.timeout).await;
+        match first {
+            // The connection had just ended, and the registry did not know yet.
+            Err(OpenError::Stream {
+                stage: Stage::Stream, cause: Cause::Connection(_), ..
+            }) => {
+                let conn = inner.connect(&target, Some(conn.id)).await?;
+                open_on(&conn, &protocol, self.optimistic, self.timeout).await
+            }
+            other => other,
+        }
+    }
+}
+
+impl IntoFuture for Opening {
+    type Output = Result<Stream, OpenError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+async fn open_on(
+    conn: &Arc<Conn>,
+    protocol: &ProtocolId,
+    optimistic: bool,
+    limit: Duration,
+) -> Result<Stream, OpenError> {
+    let hold = conn.hold();
+    let stream = open_counted(conn, protocol, optimistic, limit).await?;
+    Ok(stream.holding(hold))
+}
+
+/// Opens a stream of one connection, without keeping the connection alive for it.
+pub(crate) async fn open_counted(
+    conn: &Arc<Conn>,
+    protocol: &ProtocolId,
+    optimistic: bool,
+    limit: Duration,
+) -> Result<Stream, OpenError> {
+    let progress = Progress::default();
+    progress.reach(Stage::Stream);
+    let opening = within(limit, negotiate(conn, protocol, optimistic, &progress)).await;
+    opening.and_then(|opened| opened).map_err(|cause| {
+        let (peer, protocol) = (conn.peer(), protocol.clone());
+        if let Cause::Negotiation(NegotiationError::Unsupported { .. }) = cause {
+            return OpenError::Unsupported { peer, protocol };
+        }
+        OpenError::Stream { peer, protocol, stage: progress.stage(), cause }
+    })
+}
+
+async fn negotiate(
+    conn: &Arc<Conn>,
+    protocol: &ProtocolId,
+    optimistic: bool,
+    progress: &Progress,
+) -> Result<Stream, Cause> {
+    let mut opener = conn.connection.opener();
+    let mut stream = poll_fn(|cx| opener.poll_open(cx)).await?;
+    progress.reach(Stage::Protocol);
+    if optimistic {
+        return propose(stream, protocol).await;
+    }
+    match p2p_multistream::initiate(&mut stream, [protocol.clone()]).await {
+        Ok(agreed) => Ok(stream.with_protocol(agreed)),
+        Err(error) => {
+            stream.reset(error.stream_code());
+            Err(error.into())
+        }
+    }
+}
+
+/// Sends the proposal and leaves its answer to the first read.
+async fn propose(mut stream: Stream, protocol: &ProtocolId) -> Result<Stream, Cause> {
+    let mut negotiation = Initiator::new([protocol.clone()])?;
+    let (mut wire, mut out) = (BytesMut::new(), BytesMut::new());
+    negotiation.advance(&mut wire, &mut out)?;
+    stream.write_all(&out).await.map_err(|error| Cause::Io(error.into()))?;
+    let confirm = |inner| -> Box<dyn RecvHalf> {
+        Box::new(Confirm { inner, pending: Some(negotiation), wire, protocol: protocol.clone() })
+    };
+    Ok(stream.with_protocol(protocol.clone()).map_recv(confirm))
+}
+
+/// The receiving half of an optimistic stream: takes the answer to the proposal off its front.
+struct Confirm {
+    inner: Box<dyn RecvHalf>,
+    pending: Option<Initiator>,
+    wire: BytesMut,
+    protocol: ProtocolId,
+}
+
+impl Confirm {
+    fn poll_confirm(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        while let Some(pending) = &mut self.pending {
+            let wanted = pending.wanted(&self.wire);
+            let Some(chunk) = ready!(self.inner.poll_chunk(cx, wanted))? else {
+                let text = "the peer ended the stream before it answered the proposal";
+                return Poll::Ready(Err(StreamError::Negotiation(text.into())));
+            };
+            self.wire.extend_from_slice(&chunk);
+            match pending.advance(&mut self.wire, &mut BytesMut::new()) {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    self.pending = None;
+                    self.wire = BytesMut::new();
+                }
+                Err(NegotiationError::Unsupported { .. }) => {
+                    self.inner.stop(ErrorCode::STREAM_NEGOTIATION_FAILED);
+                    return Poll::Ready(Err(StreamError::Unsupported(self.protocol.clone())));
+                }
+                Err(error) => {
+                    self.inner.stop(error.stream_code());
+                    return Poll::Ready(Err(StreamError::Negotiation(error.to_string())));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl RecvHalf for Confirm {
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        ready!(self.poll_confirm(cx))?;
+        self.inner.poll_chunk(cx, max)
+    }
+
+    fn stop(&mut self, code: ErrorCode) {
+        self.inner.stop(code);
+    }
+}
+
+impl AsyncRead for Confirm {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_confirm(cx))?;
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}

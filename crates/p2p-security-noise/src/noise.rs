@@ -1,0 +1,139 @@
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use p2p_core::{Handshake, Keypair, PeerId, ProtocolId, PublicKey, Role, Security, SecurityError};
+
+use crate::{
+    handshake::NoiseHandshake,
+    limits::MUXERS_OFFERED_MAX,
+    payload,
+    xx::{DhKey, Xx},
+};
+
+/// The Noise secure channel, as a value that a host is configured with.
+///
+/// It holds the host's X25519 static key and the identity's signature over it, made once and
+/// shared by all clones and connections; every handshake makes an ephemeral key of its own.
+/// Secrets are zeroized with the last clone and never printed.
+///
+/// The handshakes it starts can agree on a multiplexer. Offer one, or the same order on every
+/// host: js-libp2p picks by the remote side's order in both roles, so a longer list in another
+/// order can end with two different choices.
+///
+/// ```
+/// use p2p_core::Security;
+/// use p2p_security_noise::{Keypair, Noise, Role};
+///
+/// let noise = Noise::new(&Keypair::generate()?)?;
+/// let mut handshake = noise.start(Role::Initiator, None, &[])?;
+/// let (mut wire, mut out) = Default::default();
+/// assert!(handshake.advance(&mut wire, &mut out)?.is_none());
+/// assert_eq!(out.len(), 34); // message 1: its length, and an ephemeral key
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Noise {
+    identity: Arc<Identity>,
+    prologue: Bytes,
+}
+
+impl Noise {
+    /// Makes a provider for the host that `keypair` identifies. The key pair itself is not kept.
+    ///
+    /// # Errors
+    /// [`SecurityError::Randomness`] when the system gives none for the static key.
+    pub fn new(keypair: &Keypair) -> Result<Self, SecurityError> {
+        let identity = Identity::new(keypair, DhKey::generate()?);
+        Ok(Self { identity: Arc::new(identity), prologue: Bytes::new() })
+    }
+
+    /// Sets the bytes that both sides must have in common before the first message; not sent.
+    ///
+    /// Default: empty, as on TCP, WebSocket, relays and WebTransport. WebRTC-direct puts its
+    /// certificate fingerprints there (NOISE-04). Handshakes between sides whose prologues
+    /// differ fail with [`SecurityError::Decrypt`]. Costs its length in memory once, and its
+    /// hashing in each handshake.
+    #[must_use]
+    pub fn with_prologue(mut self, prologue: impl Into<Bytes>) -> Self {
+        self.prologue = prologue.into();
+        self
+    }
+
+    pub(crate) fn start_handshake(
+        &self,
+        role: Role,
+        expected: Option<&PeerId>,
+        muxers: &[ProtocolId],
+    ) -> Result<NoiseHandshake, SecurityError> {
+        let static_key = Arc::clone(&self.identity.static_key);
+        let xx = Xx::new(&self.prologue, static_key, DhKey::generate()?);
+        let muxers = muxers.iter().take(MUXERS_OFFERED_MAX).cloned().collect();
+        Ok(NoiseHandshake::new(role, xx, Arc::clone(&self.identity), expected.copied(), muxers))
+    }
+}
+
+impl Security for Noise {
+    /// `/noise` (NOISE-01).
+    fn protocol(&self) -> ProtocolId {
+        ProtocolId::from_static("/noise")
+    }
+
+    /// Begins a handshake. An initiator with `expected` fails after message 2, before it shows
+    /// its own identity; a responder can only compare after message 3. Of `muxers` the first
+    /// [`MUXERS_OFFERED_MAX`] are offered.
+    ///
+    /// # Errors
+    /// [`SecurityError::Randomness`] when the system gives none for the ephemeral key.
+    fn start(
+        &self,
+        role: Role,
+        expected: Option<&PeerId>,
+        muxers: &[ProtocolId],
+    ) -> Result<Box<dyn Handshake>, SecurityError> {
+        Ok(Box::new(self.start_handshake(role, expected, muxers)?))
+    }
+}
+
+impl fmt::Debug for Noise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Noise").field("identity", &self.identity.public_key).finish_non_exhaustive()
+    }
+}
+
+/// Who this side is, bound to its static key by a signature.
+pub(crate) struct Identity {
+    pub(crate) public_key: PublicKey,
+    pub(crate) static_key: Arc<DhKey>,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl Identity {
+    pub(crate) fn new(keypair: &Keypair, static_key: DhKey) -> Self {
+        let signature = keypair.sign(&payload::to_be_signed(static_key.public()));
+        Self { public_key: keypair.public(), static_key: Arc::new(static_key), signature }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_names_the_peer_and_no_secret() {
+        let keypair = Keypair::from_ed25519_seed(&[1; 32]);
+        let noise = Noise::new(&keypair).expect("randomness").with_prologue("prologue");
+        let peer = keypair.public().peer_id();
+        assert_eq!(format!("{noise:?}"), format!("Noise {{ identity: PublicKey({peer}), .. }}"));
+    }
+
+    #[test]
+    fn noise_05_the_static_key_is_made_once_and_is_not_the_identity() {
+        let keypair = Keypair::from_ed25519_seed(&[1; 32]);
+        let noise = Noise::new(&keypair).expect("randomness");
+        let other = Noise::new(&keypair).expect("randomness");
+        let key = |noise: &Noise| *noise.identity.static_key.public();
+        assert_eq!(key(&noise), key(&noise.clone()));
+        assert_ne!(key(&noise), key(&other));
+        assert!(!keypair.public().to_protobuf().ends_with(&key(&noise)));
+    }
+}

@@ -1,0 +1,230 @@
+//! The libp2p payload of messages 2 and 3: who this side is, proven for this channel.
+
+use p2p_core::{ProtocolId, PublicKey, Role, SecurityError};
+use prost::Message;
+
+use crate::{
+    limits::MUXERS_MAX,
+    noise::Identity,
+    proto::{NoiseExtensions, NoiseHandshakePayload},
+    xx::POINT_LEN,
+};
+
+/// Stands before the static key in what the identity signs (NOISE-08).
+const SIGNATURE_PREFIX: &[u8] = b"noise-libp2p-static-key:";
+
+/// What an identity signs to bind itself to a static key.
+pub(crate) fn to_be_signed(static_key: &[u8; POINT_LEN]) -> Vec<u8> {
+    [SIGNATURE_PREFIX, static_key].concat()
+}
+
+/// Encodes this side's payload; without multiplexers there are no extensions.
+pub(crate) fn encode(identity: &Identity, muxers: &[ProtocolId]) -> Vec<u8> {
+    let stream_muxers: Vec<String> = muxers.iter().map(ToString::to_string).collect();
+    let extensions = (!stream_muxers.is_empty())
+        .then_some(NoiseExtensions { webtransport_certhashes: Vec::new(), stream_muxers });
+    NoiseHandshakePayload {
+        identity_key: Some(identity.public_key.to_protobuf()),
+        identity_sig: Some(identity.signature.clone()),
+        extensions,
+    }
+    .encode_to_vec()
+}
+
+/// A payload whose signature was good; before that nothing of it is used (NOISE-13).
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub(crate) peer: PublicKey,
+    /// What the peer offers, best first. Empty stands for no list.
+    pub(crate) muxers: Vec<String>,
+}
+
+/// Decodes the peer's payload and checks that its identity has signed `static_key`, the key that
+/// the handshake has delivered (NOISE-09).
+pub(crate) fn verify(
+    payload: &[u8],
+    static_key: &[u8; POINT_LEN],
+) -> Result<Verified, SecurityError> {
+    let payload = NoiseHandshakePayload::decode(payload)
+        .map_err(|e| SecurityError::Malformed(e.to_string()))?;
+    let key = payload
+        .identity_key
+        .filter(|key| !key.is_empty())
+        .ok_or_else(|| SecurityError::IdentityKey("it is missing".into()))?;
+    let peer =
+        PublicKey::from_protobuf(&key).map_err(|e| SecurityError::IdentityKey(e.to_string()))?;
+    let signature = payload.identity_sig.ok_or(SecurityError::Signature)?;
+    peer.verify(&to_be_signed(static_key), &signature).map_err(|_| SecurityError::Signature)?;
+    let mut muxers = payload.extensions.unwrap_or_default().stream_muxers;
+    if muxers.len() > MUXERS_MAX {
+        muxers.clear();
+    }
+    Ok(Verified { peer, muxers })
+}
+
+/// The first multiplexer of the initiator's list that the responder lists too (NOISE-28); `None`
+/// when a side has sent no list (NOISE-29).
+pub(crate) fn agree_muxer(
+    role: Role,
+    ours: &[ProtocolId],
+    theirs: Vec<String>,
+) -> Result<Option<ProtocolId>, SecurityError> {
+    if ours.is_empty() || theirs.is_empty() {
+        return Ok(None);
+    }
+    let common = match role {
+        Role::Initiator => ours.iter().find(|our| theirs.iter().any(|their| their == our.as_str())),
+        Role::Responder => {
+            theirs.iter().find_map(|their| ours.iter().find(|our| our.as_str() == their))
+        }
+    };
+    match common {
+        Some(muxer) => Ok(Some(muxer.clone())),
+        None => Err(SecurityError::NoCommonMuxer(theirs)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_core::Keypair;
+
+    use super::*;
+    use crate::xx::DhKey;
+
+    const STATIC: [u8; 32] = [5; 32];
+
+    fn identity() -> Identity {
+        Identity::new(&Keypair::from_ed25519_seed(&[1; 32]), DhKey::from_secret(STATIC))
+    }
+
+    fn verify_own(payload: &NoiseHandshakePayload) -> Result<Verified, SecurityError> {
+        verify(&payload.encode_to_vec(), identity().static_key.public())
+    }
+
+    fn good() -> NoiseHandshakePayload {
+        let bytes = encode(&identity(), &[]);
+        NoiseHandshakePayload::decode(&bytes[..]).expect("our own")
+    }
+
+    fn names(names: &[&'static str]) -> Vec<ProtocolId> {
+        names.iter().map(|name| ProtocolId::from_static(name)).collect()
+    }
+
+    fn texts(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn noise_09_our_own_payload_verifies() {
+        let verified = verify_own(&good()).expect("good");
+        assert_eq!(verified.peer, identity().public_key);
+        assert!(verified.muxers.is_empty());
+    }
+
+    #[test]
+    fn noise_09_a_missing_or_empty_key_is_refused() {
+        for identity_key in [None, Some(Vec::new())] {
+            let error = verify_own(&NoiseHandshakePayload { identity_key, ..good() });
+            assert_eq!(error.err(), Some(SecurityError::IdentityKey("it is missing".into())));
+        }
+    }
+
+    #[test]
+    fn noise_09_a_key_of_33_bytes_or_another_type_is_refused() {
+        let mut long = vec![8, 1, 0x12, 33];
+        long.extend([4; 33]);
+        for key in [long, vec![8, 0, 0x12, 1, 1], vec![8, 9, 0x12, 0], vec![0xff; 36]] {
+            let error = verify_own(&NoiseHandshakePayload { identity_key: Some(key), ..good() });
+            assert!(matches!(error, Err(SecurityError::IdentityKey(_))));
+        }
+    }
+
+    /// CVE-2019-15545: any bytes of the right length were taken for a signature.
+    #[test]
+    fn noise_09_a_missing_empty_or_wrong_signature_is_refused() {
+        for identity_sig in [None, Some(Vec::new()), Some(vec![0; 64]), Some(vec![1; 65])] {
+            let error = verify_own(&NoiseHandshakePayload { identity_sig, ..good() });
+            assert_eq!(error.err(), Some(SecurityError::Signature));
+        }
+    }
+
+    #[test]
+    fn noise_08_a_signature_over_another_key_is_refused() {
+        let bytes = encode(&identity(), &[]);
+        let other = DhKey::from_secret([6; 32]);
+        assert_eq!(verify(&bytes, other.public()).err(), Some(SecurityError::Signature));
+        let keypair = Keypair::from_ed25519_seed(&[1; 32]);
+        let of_identity =
+            keypair.sign(&[SIGNATURE_PREFIX, &keypair.public().to_protobuf()].concat());
+        let unprefixed = keypair.sign(identity().static_key.public());
+        for signature in [of_identity, unprefixed] {
+            let payload = NoiseHandshakePayload { identity_sig: Some(signature), ..good() };
+            assert_eq!(verify_own(&payload).err(), Some(SecurityError::Signature));
+        }
+    }
+
+    #[test]
+    fn noise_08_a_signature_of_another_identity_is_refused() {
+        let other = Keypair::from_ed25519_seed(&[2; 32]).public().to_protobuf();
+        let payload = NoiseHandshakePayload { identity_key: Some(other), ..good() };
+        assert_eq!(verify_own(&payload).err(), Some(SecurityError::Signature));
+    }
+
+    #[test]
+    fn noise_07_27_unknown_fields_and_the_abandoned_data_are_skipped() {
+        let mut bytes = encode(&identity(), &names(&["/yamux/1.0.0"]));
+        bytes.extend([0x1a, 3, 1, 2, 3]); // 3: data
+        bytes.extend([0x82, 0x40, 1, 9]); // 1032: an experiment
+        bytes.extend([0x22, 3, 0x1a, 1, 0]); // 4: extensions with py's field 3
+        let verified = verify(&bytes, identity().static_key.public()).expect("good");
+        assert_eq!(verified.muxers, texts(&["/yamux/1.0.0"]));
+    }
+
+    #[test]
+    fn noise_07_bytes_that_are_no_payload_are_malformed() {
+        let whole = encode(&identity(), &[]);
+        for bytes in [&whole[..whole.len() - 1], &[0xff; 9], &[0x0b; 5_000]] {
+            let error = verify(bytes, identity().static_key.public());
+            assert!(matches!(error, Err(SecurityError::Malformed(_))));
+        }
+    }
+
+    #[test]
+    fn noise_31_a_list_of_more_than_100_names_is_ignored() {
+        for (count, kept) in [(100, 100), (101, 0)] {
+            let payload = NoiseHandshakePayload {
+                extensions: Some(NoiseExtensions {
+                    webtransport_certhashes: Vec::new(),
+                    stream_muxers: vec!["/yamux/1.0.0".into(); count],
+                }),
+                ..good()
+            };
+            assert_eq!(verify_own(&payload).expect("good").muxers.len(), kept);
+        }
+    }
+
+    #[test]
+    fn noise_28_the_initiators_order_decides() {
+        let ours = names(&["/a", "/b", "/c"]);
+        let theirs = || texts(&["/x", "/c", "/b"]);
+        let agreed = |role| agree_muxer(role, &ours, theirs()).expect("in common");
+        assert_eq!(agreed(Role::Initiator), Some(ProtocolId::from_static("/b")));
+        assert_eq!(agreed(Role::Responder), Some(ProtocolId::from_static("/c")));
+    }
+
+    #[test]
+    fn noise_29_no_list_on_either_side_agrees_on_nothing() {
+        for role in [Role::Initiator, Role::Responder] {
+            assert_eq!(agree_muxer(role, &[], texts(&["/a"])), Ok(None));
+            assert_eq!(agree_muxer(role, &names(&["/a"]), Vec::new()), Ok(None));
+        }
+    }
+
+    #[test]
+    fn noise_30_nothing_in_common_is_an_error() {
+        for role in [Role::Initiator, Role::Responder] {
+            let error = agree_muxer(role, &names(&["/a"]), texts(&["/b"]));
+            assert_eq!(error, Err(SecurityError::NoCommonMuxer(texts(&["/b"]))));
+        }
+    }
+}

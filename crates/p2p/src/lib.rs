@@ -1,0 +1,75 @@
+//! libp2p's open protocols behind a small, tokio-native API.
+//!
+//! ```no_run
+//! use p2p::Stream;
+//! use tokio::io::AsyncWriteExt;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = p2p::builder().listen("/ip4/0.0.0.0/tcp/0").spawn().await?;
+//! host.handle("/echo/1.0.0", |s: Stream| async move {
+//!     let (mut r, mut w) = tokio::io::split(s);
+//!     tokio::io::copy(&mut r, &mut w).await?;
+//!     w.shutdown().await
+//! })?;
+//! println!("{}", host.addrs().join("\n"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate is names only: it re-exports the others behind features, and [`builder`] fills in
+//! what they bring. The types are explained where they are: [`Host`], [`Builder`], [`Stream`].
+//!
+//! # Features
+//!
+//! | feature | on by default | brings |
+//! |---|---|---|
+//! | `tcp` | yes | the TCP transport, [`tcp`] |
+//! | `noise` | yes | the Noise secure channel, [`noise`] |
+//! | `yamux` | yes | the yamux multiplexer, in [`mux`] |
+//! | `full` | no | everything |
+//!
+//! Identify and ping are part of every host.
+#![cfg_attr(
+    not(all(feature = "tcp", feature = "noise", feature = "yamux")),
+    allow(rustdoc::broken_intra_doc_links, reason = "the links are to features")
+)]
+
+pub use p2p_core::{
+    self as core, AddrExt, ConnectionError, ConnectionInfo, ErrorCode, Keypair, Multiaddr, PeerId,
+    ProtocolId, PublicKey, RecvStream, SendStream, Stream, StreamError,
+};
+pub use p2p_host::{
+    AcceptedStreams, BuildError, Builder, Cause, DialAttempt, DialError, Event, Events,
+    HandleError, Host, InboundError, IntoTarget, KeepAlive, LimitReached, ListenError, OpenError,
+    Opening, Stage, Target, TargetError, identify, key_file, ping,
+};
+pub use p2p_multistream as multistream;
+#[cfg(feature = "yamux")]
+pub use p2p_mux as mux;
+#[cfg(feature = "noise")]
+pub use p2p_security_noise as noise;
+#[cfg(feature = "tcp")]
+pub use p2p_transport_tcp as tcp;
+
+/// Begins a host with everything that the enabled features bring.
+#[cfg_attr(
+    not(all(feature = "tcp", feature = "noise", feature = "yamux")),
+    expect(unused_mut, clippy::let_and_return, reason = "features add to it")
+)]
+pub fn builder() -> Builder {
+    let mut builder = p2p_host::builder();
+    #[cfg(feature = "tcp")]
+    {
+        builder = builder.transport(tcp::Tcp::default());
+    }
+    #[cfg(feature = "noise")]
+    {
+        builder = builder.security(noise::Noise::new);
+    }
+    #[cfg(feature = "yamux")]
+    {
+        builder = builder.muxer(mux::Yamux::default());
+    }
+    builder
+}
