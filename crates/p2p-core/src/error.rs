@@ -62,6 +62,18 @@ impl IoCause {
     pub fn kind(&self) -> io::ErrorKind {
         self.0.kind()
     }
+
+    /// The stream's error, where that is the cause.
+    #[must_use]
+    pub fn stream_error(&self) -> Option<&StreamError> {
+        self.0.get_ref()?.downcast_ref()
+    }
+
+    /// The operating system's number of the error, where it comes from there.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.0.raw_os_error()
+    }
 }
 
 impl From<io::Error> for IoCause {

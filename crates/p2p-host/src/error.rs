@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use p2p_core::{
-    ConnectionError, IoCause, KeyError, Multiaddr, PeerId, ProtocolId, SecurityError,
+    ConnectionError, IoCause, KeyError, Multiaddr, PeerId, ProtocolId, SecurityError, StreamError,
     TransportError,
 };
 use p2p_multistream::NegotiationError;
@@ -69,6 +69,10 @@ pub enum Cause {
     /// The handshake failed.
     #[error(transparent)]
     Security(#[from] SecurityError),
+    /// The stream was reset before its protocol was agreed; a peer that is at one of its limits
+    /// does so.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// The connection ended meanwhile.
     #[error(transparent)]
     Connection(#[from] ConnectionError),

@@ -57,6 +57,9 @@ impl Inner {
             |reason: String| ListenError::Parse { text: text.chars().take(200).collect(), reason };
         let addr: Multiaddr =
             text.parse().map_err(|e: p2p_core::multiaddr::Error| parse_error(e.to_string()))?;
+        if addr.is_empty() {
+            return Err(parse_error("it is empty".into()));
+        }
         let (bare, peer) = addr.split_peer().map_err(|e| parse_error(e.to_string()))?;
         match peer.filter(|peer| *peer != self.own) {
             Some(_) => Err(ListenError::WrongPeer { addr, own: self.own }),

@@ -135,8 +135,18 @@ async fn negotiate(
         Ok(agreed) => Ok(stream.with_protocol(agreed)),
         Err(error) => {
             stream.reset(error.stream_code());
-            Err(error.into())
+            Err(stream_cause(error))
         }
+    }
+}
+
+/// Says plainly what ended a negotiation on a stream.
+fn stream_cause(error: NegotiationError) -> Cause {
+    let NegotiationError::Io(io) = &error else { return error.into() };
+    match io.stream_error() {
+        Some(StreamError::Connection(cause)) => Cause::Connection(cause.clone()),
+        Some(cause) => Cause::Stream(cause.clone()),
+        None => error.into(),
     }
 }
 

@@ -360,6 +360,20 @@ fn mss_07_wanted_never_reaches_past_the_end() {
     }
 }
 
+/// A reader must not stall on 0 bytes where `advance` was not asked first, or has an error to give.
+#[test]
+fn wanted_is_at_least_one_byte_until_the_end() {
+    for buffered in
+        [flight(&[]), flight(&["/noise", "na"]), flight(&["na"]), hex("00"), hex("ffff")]
+    {
+        for mut machine in [Machine::initiator(&[NOISE]), Machine::responder(NOISE)] {
+            assert!(machine.wanted(&buffered) >= 1, "{buffered:?}");
+            machine.feed(&flight(&[]), 1).0.expect("the header alone");
+            assert!(machine.wanted(&buffered) >= 1, "{buffered:?}");
+        }
+    }
+}
+
 #[test]
 fn calls_after_the_end_give_the_same_again_and_take_nothing() {
     let mut initiator = Machine::initiator(&[NOISE]);

@@ -71,8 +71,8 @@ fn only(supported: ProtocolId) -> impl FnMut(&str) -> bool {
 #[tokio::test]
 async fn exchange_a_accepted_at_the_first_proposal() {
     let (mut ours, mut theirs) = duplex(64);
-    let (a, b) = tokio::join!(initiate(&mut ours, [NOISE]), respond(&mut theirs, only(NOISE)));
-    assert_eq!((a.expect("agreed"), b.expect("agreed")), (NOISE, NOISE));
+    let both = tokio::try_join!(initiate(&mut ours, [NOISE]), respond(&mut theirs, only(NOISE)));
+    assert_eq!(both.expect("agreed"), (NOISE, NOISE));
 }
 
 /// Exchange (b), in the smallest pipe: it holds the header that the responder sends while the
@@ -80,11 +80,11 @@ async fn exchange_a_accepted_at_the_first_proposal() {
 #[tokio::test]
 async fn exchange_b_refused_then_accepted_in_a_pipe_of_20_bytes() {
     let (mut ours, mut theirs) = duplex(20);
-    let (a, b) = tokio::join!(
+    let both = tokio::try_join!(
         initiate(&mut ours, [TLS, longest(), NOISE]),
         respond(&mut theirs, only(NOISE))
     );
-    assert_eq!((a.expect("agreed"), b.expect("agreed")), (NOISE, NOISE));
+    assert_eq!(both.expect("agreed"), (NOISE, NOISE));
 }
 
 #[tokio::test]
@@ -172,9 +172,9 @@ async fn mss_04_a_long_message_is_refused_before_its_body_is_read() {
 #[tokio::test]
 async fn mss_04_a_message_of_1024_bytes_passes() {
     let (mut ours, mut theirs) = duplex(100);
-    let (a, b) =
-        tokio::join!(initiate(&mut ours, [longest()]), respond(&mut theirs, only(longest())));
-    assert_eq!((a.expect("agreed"), b.expect("agreed")), (longest(), longest()));
+    let both =
+        tokio::try_join!(initiate(&mut ours, [longest()]), respond(&mut theirs, only(longest())));
+    assert_eq!(both.expect("agreed"), (longest(), longest()));
 }
 
 /// Exchange (g), trap 6: the initiator half-closes right after its request.

@@ -1,0 +1,170 @@
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use p2p_core::{DialTarget, Link, Listener, Multiaddr, Pipe, Transport, TransportError};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{addr, listener::Accepting};
+
+/// The TCP transport.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    nodelay: bool,
+    backlog: u32,
+    keepalive: Option<Duration>,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self { nodelay: true, backlog: 1024, keepalive: Some(Duration::from_secs(30)) }
+    }
+}
+
+impl Tcp {
+    /// Makes the transport with its defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether segments are sent at once instead of being gathered while an acknowledgement is
+    /// outstanding (`TCP_NODELAY`); true by default. Multiplexers gather by themselves; without
+    /// it each small answer can be delayed by 40 ms.
+    #[must_use]
+    pub fn with_nodelay(mut self, nodelay: bool) -> Self {
+        self.nodelay = nodelay;
+        self
+    }
+
+    /// How many connections the system completes for a listener before they are taken from it;
+    /// 1024 by default, as in rust-libp2p. The system may cap it (`net.core.somaxconn` on Linux).
+    /// Each costs kernel memory; more than that and connecting peers have to retry.
+    #[must_use]
+    pub fn with_backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// After how long without data the system probes whether the peer is still there
+    /// (`SO_KEEPALIVE`), in whole seconds, at least 1; 30 seconds by default, `None` for never.
+    /// It keeps mappings in NATs alive, for one empty segment each way; how soon a silent peer
+    /// is given up is the system's setting.
+    #[must_use]
+    pub fn with_keepalive(mut self, idle: Option<Duration>) -> Self {
+        self.keepalive = idle;
+        self
+    }
+
+    /// Makes a link of a connected socket. An option that cannot be set costs speed, or was to be
+    /// set on a connection that is gone already: neither is a reason to drop it here.
+    pub(crate) fn link(&self, stream: TcpStream) -> Link {
+        if let Err(error) = self.set_options(&stream) {
+            tracing::debug!(%error, "a TCP option could not be set");
+        }
+        let (read, write) = stream.into_split();
+        Link::Pipe(Pipe::new(read, write))
+    }
+
+    fn set_options(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(self.nodelay)?;
+        let Some(idle) = self.keepalive else { return Ok(()) };
+        let idle = idle.max(Duration::from_secs(1));
+        SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
+    }
+
+    fn bind(&self, addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            // So that `::` and `0.0.0.0` can be bound on one port, and peers have one form.
+            socket.set_only_v6(true)?;
+        }
+        // A port whose last connections are in TIME_WAIT can be bound again. Windows allows that
+        // without, and takes the option for leave to steal a port that is in use.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(StdListener::from(socket))
+    }
+}
+
+#[async_trait]
+impl Transport for Tcp {
+    /// Exactly `/ip4/…/tcp/…` and `/ip6/…/tcp/…`, with nothing before or after.
+    fn supports(&self, addr: &Multiaddr) -> bool {
+        addr::to_socket(addr).is_some()
+    }
+
+    async fn dial(&self, target: DialTarget) -> Result<Link, TransportError> {
+        let addr = target.addr;
+        let Some(socket_addr) = addr::to_socket(&addr) else {
+            return Err(TransportError::Unsupported { addr });
+        };
+        match TcpStream::connect(socket_addr).await {
+            Ok(stream) => Ok(self.link(stream)),
+            Err(error) => Err(TransportError::Dial { addr, source: error.into() }),
+        }
+    }
+
+    async fn listen(&self, addr: Multiaddr) -> Result<Box<dyn Listener>, TransportError> {
+        let Some(socket_addr) = addr::to_socket(&addr) else {
+            return Err(TransportError::Unsupported { addr });
+        };
+        let bound = self.bind(socket_addr).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        match bound {
+            Ok((local, socket)) => Ok(Box::new(Accepting::new(self.clone(), socket, local))),
+            Err(error) => Err(TransportError::Listen { addr, source: error.into() }),
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let addr = listener.local_addr().expect("bound");
+        let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        (ours.expect("connected"), theirs.expect("accepted").0)
+    }
+
+    fn options_of(stream: &TcpStream) -> (bool, Option<Duration>) {
+        let socket = SockRef::from(stream);
+        let keepalive = socket.keepalive().expect("an open socket");
+        let idle = keepalive.then(|| socket.tcp_keepalive_time().expect("an open socket"));
+        (stream.nodelay().expect("an open socket"), idle)
+    }
+
+    #[tokio::test]
+    async fn options_are_set_as_configured() {
+        let (ours, theirs) = connected().await;
+        Tcp::new().set_options(&ours).expect("set");
+        assert_eq!(options_of(&ours), (true, Some(Duration::from_secs(30))));
+        let plain = Tcp::new().with_nodelay(false).with_keepalive(None);
+        plain.set_options(&theirs).expect("set");
+        assert_eq!(options_of(&theirs), (false, None));
+    }
+
+    #[tokio::test]
+    async fn a_keepalive_below_one_second_is_one_second() {
+        let (ours, _theirs) = connected().await;
+        Tcp::new().with_keepalive(Some(Duration::ZERO)).set_options(&ours).expect("set");
+        assert_eq!(options_of(&ours), (true, Some(Duration::from_secs(1))));
+    }
+
+    #[tokio::test]
+    async fn an_option_that_cannot_be_set_does_not_drop_the_connection() {
+        let (ours, _theirs) = connected().await;
+        // The system refuses more than 32767 seconds.
+        let tcp = Tcp::new().with_keepalive(Some(Duration::from_secs(1 << 20)));
+        assert!(tcp.set_options(&ours).is_err());
+        assert!(matches!(tcp.link(ours), Link::Pipe(_)));
+    }
+}

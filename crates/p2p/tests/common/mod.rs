@@ -1,0 +1,224 @@
+//! A network in memory whose pipes can be made to fail at any byte.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    reason = "shared by several test programs"
+)]
+
+use std::{
+    collections::HashMap,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use p2p::{
+    Builder, Host, Multiaddr, Stream,
+    core::{
+        DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport, TransportError,
+        multiaddr::Protocol,
+    },
+};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt, DuplexStream},
+    sync::mpsc,
+};
+
+/// What happens to the bytes of one direction, from a byte on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The direction ends.
+    Cut,
+    /// Nothing more arrives.
+    Stall,
+    /// One byte is changed.
+    Flip,
+    /// Everything is replaced.
+    Garbage,
+}
+
+/// A fault of the links that one host dials.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub fault: Fault,
+    pub at: usize,
+    /// On what the dialer sends, or on what it receives.
+    pub outbound: bool,
+}
+
+#[derive(Clone, Default)]
+pub struct Network {
+    listeners: Arc<Mutex<HashMap<u64, mpsc::Sender<DuplexStream>>>>,
+}
+
+impl Network {
+    pub fn transport(&self, plan: Option<Plan>) -> Memory {
+        Memory { network: self.clone(), plan }
+    }
+}
+
+pub struct Memory {
+    network: Network,
+    plan: Option<Plan>,
+}
+
+fn port(addr: &Multiaddr) -> Option<u64> {
+    match (addr.iter().next(), addr.iter().nth(1)) {
+        (Some(Protocol::Memory(port)), None) => Some(port),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Transport for Memory {
+    fn supports(&self, addr: &Multiaddr) -> bool {
+        port(addr).is_some()
+    }
+
+    async fn dial(&self, target: DialTarget) -> Result<Link, TransportError> {
+        let refused = || TransportError::Dial {
+            addr: target.addr.clone(),
+            source: io::Error::from(io::ErrorKind::ConnectionRefused).into(),
+        };
+        let port = port(&target.addr).unwrap();
+        if port == 0 {
+            // An address that never answers.
+            std::future::pending::<()>().await;
+        }
+        let sender = self.network.listeners.lock().unwrap().get(&port).cloned();
+        let (near, far) = tokio::io::duplex(4096);
+        sender.ok_or_else(refused)?.send(far).await.map_err(|_| refused())?;
+        let (read, write) = tokio::io::split(near);
+        Ok(Link::Pipe(match self.plan {
+            None => Pipe::new(read, write),
+            Some(plan) if plan.outbound => Pipe::new(read, Faulty::new(write, plan)),
+            Some(plan) => {
+                // The other direction goes through a pipe of its own.
+                let (reader, mut feed) = tokio::io::duplex(4096);
+                tokio::spawn(async move {
+                    let mut read = read;
+                    let (keep, feed) = tokio::io::split(&mut feed);
+                    let mut faulty = Faulty::new(feed, plan);
+                    let copied = tokio::io::copy(&mut read, &mut faulty).await;
+                    drop((copied, faulty.shutdown().await, keep));
+                });
+                Pipe::new(reader, write)
+            }
+        }))
+    }
+
+    async fn listen(&self, addr: Multiaddr) -> Result<Box<dyn Listener>, TransportError> {
+        let (sender, links) = mpsc::channel(64);
+        self.network.listeners.lock().unwrap().insert(port(&addr).unwrap(), sender);
+        Ok(Box::new(MemoryListener { addr, links }))
+    }
+}
+
+struct MemoryListener {
+    addr: Multiaddr,
+    links: mpsc::Receiver<DuplexStream>,
+}
+
+#[async_trait]
+impl Listener for MemoryListener {
+    fn addrs(&self) -> Vec<Multiaddr> {
+        vec![self.addr.clone()]
+    }
+
+    async fn next(&mut self) -> Result<ListenEvent, TransportError> {
+        let Some(link) = self.links.recv().await else {
+            return std::future::pending().await;
+        };
+        let (read, write) = tokio::io::split(link);
+        let link = async move { Ok(Link::Pipe(Pipe::new(read, write))) };
+        let remote = "/memory/999".parse().unwrap();
+        Ok(ListenEvent::Incoming(Incoming::new(self.addr.clone(), remote, link)))
+    }
+}
+
+/// A writer that keeps its promise up to a byte.
+struct Faulty<W> {
+    inner: W,
+    plan: Plan,
+    written: usize,
+}
+
+impl<W> Faulty<W> {
+    fn new(inner: W, plan: Plan) -> Self {
+        Self { inner, plan, written: 0 }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Faulty<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let before = self.plan.at.saturating_sub(self.written).min(buf.len());
+        let piece: Vec<u8> = if before > 0 {
+            buf[..before].to_vec()
+        } else {
+            match self.plan.fault {
+                Fault::Stall => return Poll::Ready(Ok(buf.len())),
+                Fault::Cut => {
+                    ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+                    return Poll::Ready(Ok(buf.len()));
+                }
+                Fault::Garbage => vec![0xaa; buf.len()],
+                Fault::Flip if self.written == self.plan.at => vec![buf[0] ^ 0x20],
+                Fault::Flip => buf.to_vec(),
+            }
+        };
+        let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &piece))?;
+        self.written += count;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// A builder on a network in memory.
+pub fn builder(network: &Network, plan: Option<Plan>) -> Builder {
+    p2p::builder().transport(network.transport(plan)).drain_timeout(Duration::from_secs(1))
+}
+
+pub async fn echo(stream: Stream) -> io::Result<()> {
+    let (mut r, mut w) = tokio::io::split(stream);
+    tokio::io::copy(&mut r, &mut w).await?;
+    w.shutdown().await
+}
+
+/// A host that echoes, at `/memory/<port>` (or any other address).
+pub async fn echo_host(network: &Network, addr: &str) -> Host {
+    let host = builder(network, None).listen(addr).spawn().await.unwrap();
+    host.handle("/echo/1.0.0", echo).unwrap();
+    host
+}
+
+/// Sends `data` over a new stream and reads them back to the end.
+pub async fn echo_once(host: &Host, addr: &str, data: &[u8]) -> Result<Vec<u8>, String> {
+    use tokio::io::AsyncReadExt;
+    let mut stream = host.open(addr, "/echo/1.0.0").await.map_err(|e| e.to_string())?;
+    stream.write_all(data).await.map_err(|e| e.to_string())?;
+    stream.shutdown().await.map_err(|e| e.to_string())?;
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.map_err(|e| e.to_string())?;
+    Ok(back)
+}
+
+/// Tasks of this runtime besides the test itself.
+pub fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}

@@ -1,0 +1,594 @@
+//! What a host promises its users, over links in memory with paused time, and over TCP where the
+//! system's part in it matters.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::{future::IntoFuture, time::Duration};
+
+use common::{Network, builder, echo, echo_host, echo_once, tasks};
+use p2p::{
+    BuildError, Cause, ConnectionError, DialError, ErrorCode, Event, Host, ListenError, OpenError,
+    Stage, Stream, StreamError,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+const PING: &str = "/ipfs/ping/1.0.0";
+
+async fn pair(network: &Network) -> (Host, Host, String) {
+    let listener = echo_host(network, "/memory/7").await;
+    let dialer = builder(network, None).spawn().await.unwrap();
+    let addr = listener.addrs().remove(0);
+    (dialer, listener, addr)
+}
+
+/// Opens a stream that the peer resets, during or right after the negotiation, and gives the
+/// reset's code.
+async fn reset_code(dialer: &Host, addr: &str, protocol: &str) -> ErrorCode {
+    let error = match dialer.open(addr, protocol).await {
+        Ok(mut stream) => loop {
+            match stream.chunk(64).await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("{protocol}: a reset stream looks complete"),
+                Err(error) => break error,
+            }
+        },
+        Err(OpenError::Stream { stage: Stage::Protocol, cause: Cause::Stream(error), .. }) => error,
+        Err(other) => panic!("{other:?}"),
+    };
+    match error {
+        StreamError::Reset(code) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn attempts(error: OpenError) -> Vec<p2p::DialAttempt> {
+    match error {
+        OpenError::Dial(DialError::Attempts(attempts)) => attempts.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+// Dialing.
+
+#[tokio::test(start_paused = true)]
+async fn conn_05_another_peer_than_the_one_dialed_is_refused_by_name() {
+    let network = Network::default();
+    let (dialer, listener, _) = pair(&network).await;
+    let wanted = builder(&network, None).spawn().await.unwrap().peer_id();
+    let addr = format!("/memory/7/p2p/{wanted}");
+    let error = dialer.open(&addr, "/echo/1.0.0").await.unwrap_err();
+    let text = error.to_string();
+    let actual = listener.peer_id().to_string();
+    assert!(text.contains(&wanted.to_string()) && text.contains(&actual), "{text}");
+    let [attempt] = attempts(error).try_into().unwrap();
+    assert_eq!(attempt.stage, Stage::Security);
+    assert!(text.contains("security") && text.contains("/memory/7"), "{text}");
+    assert!(dialer.peers().is_empty());
+    assert_eq!(echo_once(&dialer, "/memory/7", b"still there").await.unwrap(), b"still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_dial_serves_everybody_who_asks() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let mut connected = listener.events();
+    let mut asking = JoinSet::new();
+    for number in 0..50u8 {
+        let (dialer, addr) = (dialer.clone(), addr.clone());
+        asking.spawn(async move { echo_once(&dialer, &addr, &[number]).await == Ok(vec![number]) });
+    }
+    assert!(asking.join_all().await.into_iter().all(|equal| equal));
+    assert_eq!(dialer.connections(&listener.peer_id()).len(), 1);
+    let mut count = 0;
+    while let Ok(Some(event)) = timeout(Duration::from_secs(1), connected.next()).await {
+        count += usize::from(matches!(event, Event::Connected { .. }));
+    }
+    assert_eq!(count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_nobody_waits_for_is_given_up() {
+    let network = Network::default();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    let before = tasks();
+    // Port 0 of this network never answers.
+    let first = tokio::spawn(dialer.open("/memory/0", PING).into_future());
+    let second = tokio::spawn(dialer.open("/memory/0", PING).into_future());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(tasks() > before, "somebody still waits");
+    second.abort();
+    assert!(second.await.unwrap_err().is_cancelled());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(tasks(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_never_answers_has_its_time_and_its_stage() {
+    let network = Network::default();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    let begun = Instant::now();
+    let [attempt] = attempts(dialer.connect("/memory/0").await.unwrap_err()).try_into().unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_secs(10));
+    assert_eq!(attempt.stage, Stage::Connect);
+    assert!(matches!(attempt.cause, Cause::TimedOut(limit) if limit == Duration::from_secs(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_address_among_good_ones_costs_250_ms() {
+    let network = Network::default();
+    let (dialer, listener, _) = pair(&network).await;
+    let addrs = vec!["/memory/0".parse().unwrap(), "/memory/7".parse().unwrap()];
+    let begun = Instant::now();
+    dialer.connect((listener.peer_id(), addrs)).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_millis(250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_address_that_was_tried_is_in_the_error() {
+    let network = Network::default();
+    let (dialer, listener, _) = pair(&network).await;
+    let addrs = ["/memory/0", "/memory/404", "/ip4/127.0.0.1/udp/1/quic-v1"];
+    let addrs = addrs.map(|a| a.parse().unwrap()).to_vec();
+    let error = dialer.connect((listener.peer_id(), addrs)).await.unwrap_err();
+    let text = error.to_string();
+    let attempts = attempts(error);
+    assert_eq!(attempts.len(), 3, "{text}");
+    for (addr, cause) in [
+        ("/memory/0", "no answer within 10s"),
+        ("/memory/404", "refused"),
+        ("/ip4/127.0.0.1/udp/1/quic-v1", "no transport"),
+    ] {
+        assert!(text.contains(addr) && text.contains(cause), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_06_a_host_does_not_dial_itself() {
+    let network = Network::default();
+    let (_, listener, addr) = pair(&network).await;
+    let error = listener.connect(&addr).await.unwrap_err();
+    assert!(matches!(error, OpenError::Dial(DialError::SelfDial(_))), "{error}");
+    // Not even by an address that does not name it.
+    let [attempt] = attempts(listener.connect("/memory/7").await.unwrap_err()).try_into().unwrap();
+    assert!(matches!(attempt.cause, Cause::SelfDial), "{attempt}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_addresses_is_named() {
+    let network = Network::default();
+    let (dialer, listener, _) = pair(&network).await;
+    let error = dialer.connect(listener.peer_id()).await.unwrap_err();
+    assert!(error.to_string().contains(&listener.peer_id().to_string()), "{error}");
+    dialer.connect("/memory/7").await.unwrap();
+    assert!(dialer.connect(listener.peer_id()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_16_dialing_each_other_at_once_ends_with_usable_connections() {
+    let network = Network::default();
+    let left = echo_host(&network, "/memory/1").await;
+    let right = echo_host(&network, "/memory/2").await;
+    let (to_left, to_right) = (left.addrs().remove(0), right.addrs().remove(0));
+    let (a, b) = tokio::join!(left.connect(&to_right), right.connect(&to_left));
+    assert!(a.is_ok() && b.is_ok());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(echo_once(&left, &to_right, b"x").await.unwrap(), b"x");
+    assert_eq!(echo_once(&right, &to_left, b"y").await.unwrap(), b"y");
+}
+
+#[tokio::test]
+async fn refused_over_tcp_names_address_and_stage() {
+    let dialer = p2p::builder().spawn().await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let addr = format!("/ip4/127.0.0.1/tcp/{free}");
+    let text = dialer.connect(&addr).await.unwrap_err().to_string();
+    assert!(text.contains(&addr) && text.contains("connect") && text.contains("refused"), "{text}");
+}
+
+// Streams and protocols.
+
+#[tokio::test(start_paused = true)]
+async fn mss_18_an_unsupported_protocol_leaves_the_connection_usable() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let error = dialer.open(&addr, "/nobody/1.0.0").await.unwrap_err();
+    assert!(matches!(&error, OpenError::Unsupported { protocol, .. }
+        if protocol.as_str() == "/nobody/1.0.0"));
+    assert!(error.to_string().contains("/nobody/1.0.0"));
+    assert_eq!(echo_once(&dialer, &addr, b"x").await.unwrap(), b"x");
+    assert_eq!(dialer.connections(&listener.peer_id()).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mss_20_24_optimistic_streams_carry_data_at_once_and_tell_of_refusal_when_read() {
+    let network = Network::default();
+    let (dialer, _listener, addr) = pair(&network).await;
+    let mut stream = dialer.open(&addr, "/echo/1.0.0").optimistic().await.unwrap();
+    stream.write_all(b"early").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.unwrap();
+    assert_eq!(back, b"early");
+
+    let mut stream = dialer.open(&addr, "/nobody/1.0.0").optimistic().await.unwrap();
+    stream.write_all(b"lost").await.unwrap();
+    let error = stream.read_to_end(&mut back).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("/nobody/1.0.0"), "{error}");
+    // MSS-23: read without having written.
+    let mut stream = dialer.open(&addr, "/echo/1.0.0").optimistic().await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(stream.chunk(16).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_or_fails_ends_its_own_stream_only() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    listener
+        .handle("/panic/1.0.0", |_: Stream| async {
+            if tasks() > 0 {
+                panic!("a planned panic");
+            }
+            Ok::<_, std::io::Error>(())
+        })
+        .unwrap();
+    listener
+        .handle("/fail/1.0.0", |mut s: Stream| async move {
+            s.write_all(b"half an answer").await?;
+            Err::<(), _>(std::io::Error::other("a planned failure"))
+        })
+        .unwrap();
+    let mut bystander = dialer.open(&addr, "/echo/1.0.0").await.unwrap();
+    for protocol in ["/panic/1.0.0", "/fail/1.0.0"] {
+        assert_eq!(reset_code(&dialer, &addr, protocol).await, ErrorCode::NONE);
+    }
+    bystander.write_all(b"x").await.unwrap();
+    assert_eq!(bystander.read_u8().await.unwrap(), b'x');
+    drop(bystander);
+    assert_eq!(dialer.connections(&listener.peer_id()).len(), 1);
+    dialer.close().await;
+    listener.close().await;
+    assert_eq!(tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn accepted_streams_come_in_order_and_end_with_the_service() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let mut accepted = listener.accept("/queue/1.0.0").unwrap();
+    assert!(listener.accept("/queue/1.0.0").is_err());
+    for number in 0..3u8 {
+        let mut stream = dialer.open(&addr, "/queue/1.0.0").await.unwrap();
+        stream.write_all(&[number]).await.unwrap();
+        let mut taken = accepted.next().await.unwrap();
+        assert_eq!(taken.peer(), dialer.peer_id());
+        assert_eq!(taken.protocol().unwrap().as_str(), "/queue/1.0.0");
+        assert_eq!(taken.read_u8().await.unwrap(), number);
+    }
+    drop(accepted);
+    let error = dialer.open(&addr, "/queue/1.0.0").await.unwrap_err();
+    assert!(matches!(error, OpenError::Unsupported { .. }));
+    assert!(listener.accept("/queue/1.0.0").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accept_queue_that_is_full_refuses_the_next_stream() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let _accepted = listener.accept("/queue/1.0.0").unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..32 {
+        streams.push(dialer.open(&addr, "/queue/1.0.0").await.unwrap());
+    }
+    let code = reset_code(&dialer, &addr, "/queue/1.0.0").await;
+    assert_eq!(code, ErrorCode::STREAM_RESOURCE_LIMIT);
+    for stream in &mut streams {
+        assert!(timeout(Duration::from_millis(1), stream.chunk(1)).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_03_two_streams_of_a_peer_are_answered_and_the_third_is_reset() {
+    let network = Network::default();
+    let (dialer, _listener, addr) = pair(&network).await;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        streams.push(dialer.open(&addr, PING).await.unwrap());
+    }
+    for stream in &mut streams {
+        stream.write_all(&[7; 32]).await.unwrap();
+        let mut pong = [0; 32];
+        stream.read_exact(&mut pong).await.unwrap();
+        assert_eq!(pong, [7; 32]);
+    }
+    assert_eq!(reset_code(&dialer, &addr, PING).await, ErrorCode::STREAM_RESOURCE_LIMIT);
+    drop(streams);
+    assert!(dialer.ping(&addr).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_06_a_stream_that_the_peer_has_ended_is_opened_anew() {
+    let network = Network::default();
+    let (dialer, _listener, addr) = pair(&network).await;
+    let _alive = {
+        dialer.connect(&addr).await.unwrap();
+        dialer.keep_alive(&dialer.peers()[0]).unwrap()
+    };
+    let mut pinger = dialer.pinger(&addr).unwrap();
+    pinger.ping().await.unwrap();
+    // The listener ends streams that are silent for a minute; its connection stays.
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    pinger.ping().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    pinger.ping().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn protocol_names_are_checked_and_taken_ones_are_refused() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    assert!(listener.handle("echo", echo).unwrap_err().to_string().contains("echo"));
+    assert!(listener.handle("/echo/1.0.0", echo).unwrap_err().to_string().contains("/echo/1.0.0"));
+    assert!(listener.handle(PING, echo).is_err());
+    assert!(matches!(dialer.open(&addr, "echo").await, Err(OpenError::Protocol(_))));
+    assert!(matches!(dialer.open("nonsense", PING).await, Err(OpenError::Target(_))));
+    assert!(listener.unhandle("/echo/1.0.0"));
+    assert!(!listener.unhandle("/echo/1.0.0"));
+    assert!(dialer.open(&addr, "/echo/1.0.0").await.is_err());
+}
+
+// Listening and building.
+
+#[tokio::test]
+async fn addresses_that_cannot_be_bound_are_named() {
+    let taken = p2p::builder().listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
+    let addr = taken.multiaddrs().remove(0).to_string();
+    let bare = addr.split("/p2p/").next().unwrap();
+    let text = p2p::builder().listen(bare).spawn().await.unwrap_err().to_string();
+    assert!(text.contains(bare) && text.contains("in use"), "{text}");
+
+    for (addr, expected) in [
+        ("/ip4/localhost/tcp/0", "/ip4/localhost/tcp/0"),
+        ("", "multiaddr"),
+        ("/ip4/127.0.0.1/udp/0/quic-v1", "no transport"),
+        (addr.as_str(), "this host is"),
+    ] {
+        let error = p2p::builder().listen(addr).spawn().await.unwrap_err();
+        assert!(
+            matches!(error, BuildError::Listen(_)) && error.to_string().contains(expected),
+            "{error}"
+        );
+    }
+    let host = p2p::builder().spawn().await.unwrap();
+    assert!(matches!(host.listen("x").await, Err(ListenError::Parse { .. })));
+    assert!(host.addrs().is_empty());
+}
+
+#[tokio::test]
+async fn a_wildcard_is_reported_as_addresses_that_can_be_dialed() {
+    let host = p2p::builder().listen("/ip4/0.0.0.0/tcp/0").spawn().await.unwrap();
+    let addrs = host.addrs();
+    assert!(addrs.iter().any(|a| a.starts_with("/ip4/127.0.0.1/tcp/")), "{addrs:?}");
+    assert!(addrs.iter().all(|a| !a.contains("/0.0.0.0/") && !a.contains("/tcp/0/")), "{addrs:?}");
+    let end = format!("/p2p/{}", host.peer_id());
+    assert!(addrs.iter().all(|a| a.ends_with(&end)));
+}
+
+#[tokio::test]
+async fn a_host_needs_its_parts() {
+    let missing = p2p_host::builder().spawn().await.unwrap_err();
+    assert!(matches!(missing, BuildError::Missing("transport")), "{missing}");
+    let twice = p2p::builder().muxer(p2p::mux::Yamux::default()).spawn().await.unwrap_err();
+    assert!(twice.to_string().contains("/yamux/1.0.0"), "{twice}");
+}
+
+// Lifetime.
+
+#[tokio::test]
+async fn close_frees_the_port_and_ends_every_task() {
+    let before = tasks();
+    let host = p2p::builder().listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
+    host.handle("/echo/1.0.0", echo).unwrap();
+    let addr = host.addrs().remove(0);
+    let other = p2p::builder().spawn().await.unwrap();
+    assert_eq!(echo_once(&other, &addr, b"x").await.unwrap(), b"x");
+    let mut events = other.events();
+    host.close().await;
+    let cause = loop {
+        if let Some(Event::Disconnected { cause, left, .. }) = events.next().await {
+            assert_eq!(left, 0);
+            break cause;
+        }
+    };
+    assert!(matches!(cause, ConnectionError::ClosedByPeer { .. }), "{cause}");
+    let bare = addr.split("/p2p/").next().unwrap().to_owned();
+    let again = p2p::builder().listen(bare).spawn().await.unwrap();
+    again.close().await;
+    other.close().await;
+    assert_eq!(tasks(), before);
+    host.close().await;
+    assert!(matches!(host.connect(&addr).await, Err(OpenError::Dial(DialError::SelfDial(_)))));
+    let elsewhere = other.connect(&addr).await.unwrap_err();
+    assert!(matches!(elsewhere, OpenError::Dial(DialError::HostClosed)), "{elsewhere}");
+    assert!(matches!(host.listen("/ip4/127.0.0.1/tcp/0").await, Err(ListenError::HostClosed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_waits_for_streams_under_way_up_to_its_limit() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let mut busy = dialer.open(&addr, "/echo/1.0.0").await.unwrap();
+    let begun = Instant::now();
+    let (closed, back) = tokio::join!(listener.close(), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        busy.write_all(b"in time").await.unwrap();
+        busy.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        busy.read_to_end(&mut back).await.unwrap();
+        back
+    });
+    let () = closed;
+    assert_eq!(back, b"in time");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+
+    let (dialer, listener, addr) = pair(&Network::default()).await;
+    let idle = dialer.open(&addr, "/echo/1.0.0").await.unwrap();
+    let begun = Instant::now();
+    listener.close().await;
+    assert!(begun.elapsed() >= Duration::from_secs(1) && begun.elapsed() < Duration::from_secs(3));
+    drop(idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_ends_everything() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let mut stream = dialer.open(&addr, "/echo/1.0.0").await.unwrap();
+    drop((dialer, listener));
+    assert!(stream.read_u8().await.is_err());
+    drop(stream);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unused_connection_is_closed_after_its_idle_time_unless_it_is_kept() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    dialer.connect(&addr).await.unwrap();
+    let guard = dialer.keep_alive(&listener.peer_id()).unwrap();
+    let listener_guard = loop {
+        if let Some(guard) = listener.keep_alive(&dialer.peer_id()) {
+            break guard;
+        }
+        tokio::task::yield_now().await;
+    };
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(dialer.peers(), [listener.peer_id()]);
+    drop((guard, listener_guard));
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(dialer.peers(), [listener.peer_id()]);
+    // A stream starts the time anew.
+    assert_eq!(echo_once(&dialer, &addr, b"x").await.unwrap(), b"x");
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(dialer.peers(), [listener.peer_id()]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(dialer.peers().is_empty() && listener.peers().is_empty());
+    // Closing it was no fault: the next stream dials again.
+    assert_eq!(echo_once(&dialer, &addr, b"x").await.unwrap(), b"x");
+}
+
+// Limits.
+
+#[tokio::test(start_paused = true)]
+async fn a_reached_limit_names_itself_its_holder_and_its_setting() {
+    let network = Network::default();
+    let listener = echo_host(&network, "/memory/7").await;
+    let _second = echo_host(&network, "/memory/8").await;
+    let dialer = builder(&network, None).connections_outbound_max(1).spawn().await.unwrap();
+    dialer.connect(listener.addrs().remove(0)).await.unwrap();
+    let error = dialer.connect("/memory/8").await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, OpenError::Dial(DialError::Limit(_))), "{text}");
+    for part in ["1 outbound connections", "1 peers", "Builder::connections_outbound_max"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_inbound_connections_than_allowed_are_closed_before_any_cryptography() {
+    let network = Network::default();
+    let listener = builder(&network, None)
+        .listen("/memory/7")
+        .connections_inbound_max(2)
+        .spawn()
+        .await
+        .unwrap();
+    let mut dialers = Vec::new();
+    for _ in 0..2 {
+        let dialer = builder(&network, None).spawn().await.unwrap();
+        dialer.connect("/memory/7").await.unwrap();
+        dialer.identify("/memory/7").await.unwrap();
+        dialers.push(dialer);
+    }
+    let third = builder(&network, None).spawn().await.unwrap();
+    let [attempt] = attempts(third.connect("/memory/7").await.unwrap_err()).try_into().unwrap();
+    assert!(matches!(attempt.cause, Cause::Closed), "{attempt}");
+    assert_eq!(listener.peers().len(), 2);
+    dialers.pop().unwrap().close().await;
+    assert!(third.connect("/memory/7").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pending_inbound_connections_are_bounded_and_end_in_ten_seconds() {
+    let network = Network::default();
+    let listener =
+        builder(&network, None).listen("/memory/7").pending_inbound_max(3).spawn().await.unwrap();
+    let mut events = listener.events();
+    // Dialers that connect and say nothing.
+    let transport = network.transport(None);
+    let target = || p2p::core::DialTarget::new("/memory/7".parse().unwrap(), None);
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(p2p::core::Transport::dial(&transport, target()).await.unwrap());
+    }
+    let honest = builder(&network, None).spawn().await.unwrap();
+    assert!(honest.connect("/memory/7").await.is_err());
+    let begun = Instant::now();
+    for _ in 0..3 {
+        let event = events.next().await.unwrap();
+        let Event::InboundFailed { error } = event else { panic!("{event:?}") };
+        assert_eq!(error.stage, Stage::Security);
+        assert!(matches!(error.cause, Cause::TimedOut(_)), "{error}");
+    }
+    assert!(begun.elapsed() <= Duration::from_secs(10));
+    assert!(honest.connect("/memory/7").await.is_ok());
+}
+
+// Identify and events.
+
+#[tokio::test(start_paused = true)]
+async fn ident_03_both_sides_learn_of_each_other() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let mut events = listener.events();
+    let info = dialer.identify(&addr).await.unwrap();
+    assert_eq!(info.public_key.peer_id(), listener.peer_id());
+    assert_eq!(info.listen_addrs, ["/memory/7".parse().unwrap()]);
+    assert_eq!(info.observed_addr, Some("/memory/999".parse().unwrap()));
+    let names: Vec<_> = info.protocols.iter().map(|p| p.as_str()).collect();
+    assert_eq!(names, ["/echo/1.0.0", "/ipfs/id/1.0.0", PING]);
+    assert!(info.agent.starts_with("p2p/"), "{}", info.agent);
+    assert!(
+        matches!(events.next().await, Some(Event::Connected { peer, .. }) if peer == dialer.peer_id())
+    );
+    assert!(
+        matches!(events.next().await, Some(Event::Identified { peer, .. }) if peer == dialer.peer_id())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_is_slow_is_told_what_it_missed() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let mut events = dialer.events();
+    for _ in 0..150 {
+        dialer.identify(&addr).await.unwrap();
+        dialer.disconnect(&listener.peer_id());
+        while !dialer.peers().is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    // Three events for each connection, 256 of which wait.
+    assert!(matches!(events.next().await, Some(Event::Missed { count: 194 })));
+    assert!(!matches!(events.next().await, Some(Event::Missed { .. })));
+}

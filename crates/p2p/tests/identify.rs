@@ -1,0 +1,200 @@
+//! Identify with peers that answer badly: the host says why, and the connection goes on.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use common::{Network, builder, echo_host, echo_once};
+use p2p::{Host, Keypair, Stream, core::varint, identify::PeerInfo};
+use tokio::{io::AsyncWriteExt, time::Instant};
+
+/// One field of a protobuf message.
+fn field(number: u8, data: &[u8]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    out.put_u8(number << 3 | 2);
+    varint::encode(u64::try_from(data.len()).unwrap(), &mut out);
+    out.put_slice(data);
+    out.to_vec()
+}
+
+fn delimited(message: &[u8]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    varint::encode(u64::try_from(message.len()).unwrap(), &mut out);
+    out.put_slice(message);
+    out.to_vec()
+}
+
+/// What a dialer learns of a host that answers identify with `answer`.
+async fn identify(key: &Keypair, answer: Vec<u8>) -> Result<std::sync::Arc<PeerInfo>, String> {
+    let network = Network::default();
+    let liar =
+        builder(&network, None).identity(key.clone()).listen("/memory/7").spawn().await.unwrap();
+    assert!(liar.unhandle("/ipfs/id/1.0.0"));
+    liar.handle("/ipfs/id/1.0.0", move |mut s: Stream| {
+        let answer = answer.clone();
+        async move {
+            s.write_all(&answer).await?;
+            s.shutdown().await
+        }
+    })
+    .unwrap();
+    liar.handle("/echo/1.0.0", common::echo).unwrap();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    let info = dialer.identify("/memory/7").await.map_err(|error| error.to_string());
+    assert_eq!(echo_once(&dialer, "/memory/7", b"x").await.unwrap(), b"x");
+    assert_eq!(connections(&dialer, &liar), 1);
+    info
+}
+
+fn connections(of: &Host, to: &Host) -> usize {
+    of.connections(&to.peer_id()).len()
+}
+
+fn own_key(key: &Keypair) -> Vec<u8> {
+    field(1, &key.public().to_protobuf())
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_04_a_missing_or_foreign_key_is_refused_by_name() {
+    let key = Keypair::generate().unwrap();
+    let text = identify(&key, delimited(&field(6, b"agent"))).await.unwrap_err();
+    assert!(text.contains("no public key"), "{text}");
+    let other = Keypair::generate().unwrap();
+    let text = identify(&key, delimited(&own_key(&other))).await.unwrap_err();
+    let ids = [&key, &other].map(|key| key.public().peer_id().to_string());
+    assert!(ids.iter().all(|id| text.contains(id)), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_09_the_parts_of_an_answer_are_merged_up_to_the_tenth() {
+    let key = Keypair::generate().unwrap();
+    let mut answer = delimited(&own_key(&key));
+    for number in 1..=10u8 {
+        let name = format!("/p/{number}");
+        answer.extend(delimited(&[field(3, name.as_bytes()), field(6, name.as_bytes())].concat()));
+    }
+    let info = identify(&key, answer).await.unwrap();
+    let names: Vec<_> = info.protocols.iter().map(|p| p.as_str().to_owned()).collect();
+    assert_eq!(names, (1..=9).map(|n| format!("/p/{n}")).collect::<Vec<_>>());
+    assert_eq!(info.agent, "/p/9");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_06_what_does_not_parse_is_left_out_one_by_one() {
+    let key = Keypair::generate().unwrap();
+    let addr: p2p::Multiaddr = "/ip4/127.0.0.1/tcp/1234".parse().unwrap();
+    let with_peer = p2p::AddrExt::with_peer(&addr, &key.public().peer_id());
+    let message = [
+        own_key(&key),
+        field(2, &[0xff, 0xff]),
+        field(2, &addr.to_vec()),
+        field(2, b""),
+        field(2, &with_peer.to_vec()),
+        field(3, b"no slash"),
+        field(3, b"/good/1"),
+        field(4, &[0xff]),
+        field(15, b"unknown field"),
+    ]
+    .concat();
+    let info = identify(&key, delimited(&message)).await.unwrap();
+    assert_eq!(info.listen_addrs, [addr.clone(), addr]);
+    assert_eq!(info.protocols, ["/good/1".try_into().unwrap()]);
+    assert_eq!(info.observed_addr, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_08_13_messages_addresses_and_protocols_are_bounded() {
+    let key = Keypair::generate().unwrap();
+    let text = identify(&key, delimited(&vec![0; 8193])).await.unwrap_err();
+    assert!(text.contains("8193") && text.contains("8192"), "{text}");
+    let addr: p2p::Multiaddr = "/ip4/1.2.3.4/tcp/1".parse().unwrap();
+    let mut answer = delimited(&own_key(&key));
+    for part in 0..9u16 {
+        let mut message = Vec::new();
+        for number in 0..200u16 {
+            message.extend(field(3, format!("/p/{}", part * 200 + number).as_bytes()));
+        }
+        message.extend(field(2, &addr.to_vec()).repeat(20));
+        answer.extend(delimited(&message));
+    }
+    let info = identify(&key, answer).await.unwrap();
+    assert_eq!((info.listen_addrs.len(), info.protocols.len()), (64, 1024));
+}
+
+#[tokio::test(start_paused = true)]
+async fn truncated_and_garbled_answers_are_errors_at_every_byte() {
+    let key = Keypair::generate().unwrap();
+    let whole = delimited(&own_key(&key));
+    for len in 1..whole.len() {
+        assert!(identify(&key, whole[..len].to_vec()).await.is_err(), "{len}");
+    }
+    assert!(identify(&key, Vec::new()).await.is_err());
+    assert!(identify(&key, vec![0xff; 100]).await.is_err());
+    // The catalogue's vector, of another key.
+    let text = identify(&key, vec![0x73]).await.unwrap_err();
+    assert!(text.contains("115 bytes"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_11_an_answer_without_an_end_has_ten_seconds() {
+    let network = Network::default();
+    let listener = echo_host(&network, "/memory/7").await;
+    listener.unhandle("/ipfs/id/1.0.0");
+    listener
+        .handle("/ipfs/id/1.0.0", |s: Stream| async move {
+            std::future::pending::<()>().await;
+            drop(s);
+            Ok::<_, std::io::Error>(())
+        })
+        .unwrap();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    let begun = Instant::now();
+    let text = dialer.identify("/memory/7").await.unwrap_err().to_string();
+    assert!(text.contains("no answer within 10s"), "{text}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(10));
+    assert_eq!(echo_once(&dialer, "/memory/7", b"x").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_first_says_so() {
+    let network = Network::default();
+    let listener = echo_host(&network, "/memory/7").await;
+    listener.unhandle("/ipfs/id/1.0.0");
+    listener
+        .handle("/ipfs/id/1.0.0", |s: Stream| async move {
+            std::future::pending::<()>().await;
+            drop(s);
+            Ok::<_, std::io::Error>(())
+        })
+        .unwrap();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    dialer.connect("/memory/7").await.unwrap();
+    let (learned, ()) = tokio::join!(dialer.identify("/memory/7"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        dialer.disconnect(&listener.peer_id());
+    });
+    let text = learned.unwrap_err().to_string();
+    assert!(text.contains("disconnected by the application"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_08_a_host_with_many_protocols_and_addresses_sends_at_most_4096_bytes() {
+    let network = Network::default();
+    let mut building = builder(&network, None);
+    for port in 1..300u64 {
+        building = building.listen(format!("/memory/{port}"));
+    }
+    let listener = building.spawn().await.unwrap();
+    for number in 0..200 {
+        listener.handle(format!("/protocol/number/{number}/1.0.0"), common::echo).unwrap();
+    }
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    let mut stream = dialer.open("/memory/7", "/ipfs/id/1.0.0").await.unwrap();
+    let mut answer = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
+    assert!(answer.len() <= 4098 && answer.len() > 4000, "{}", answer.len());
+    let info = dialer.identify("/memory/7").await.unwrap();
+    assert!(!info.protocols.is_empty());
+}

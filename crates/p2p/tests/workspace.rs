@@ -1,0 +1,144 @@
+//! What the workspace claims of itself, read from cargo.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{fs, path::PathBuf, process::Command};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn cargo(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(args).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn metadata() -> Value {
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let args = ["metadata", "--locked", "--format-version", "1", "--filter-platform", host];
+    serde_json::from_str(&cargo(&args)).unwrap()
+}
+
+fn packages(metadata: &Value) -> Vec<&Value> {
+    metadata["packages"].as_array().unwrap().iter().collect()
+}
+
+fn name(package: &Value) -> &str {
+    package["name"].as_str().unwrap()
+}
+
+/// The crates of ours that a crate may depend on, outside of its tests.
+const INWARD: [(&str, &[&str]); 8] = [
+    ("p2p-core", &[]),
+    ("p2p-multistream", &["p2p-core"]),
+    ("p2p-security-noise", &["p2p-core"]),
+    ("p2p-mux", &["p2p-core"]),
+    ("p2p-transport-tcp", &["p2p-core"]),
+    ("p2p-host", &["p2p-core", "p2p-multistream", "p2p-mux"]),
+    (
+        "p2p",
+        &[
+            "p2p-core",
+            "p2p-host",
+            "p2p-multistream",
+            "p2p-mux",
+            "p2p-security-noise",
+            "p2p-transport-tcp",
+        ],
+    ),
+    ("p2p-cli", &["p2p"]),
+];
+
+#[test]
+fn dependencies_point_inward() {
+    let metadata = metadata();
+    for package in packages(&metadata) {
+        if !package["source"].is_null() || name(package) == "p2p-benches" {
+            continue;
+        }
+        let (_, allowed) = INWARD.iter().find(|(krate, _)| *krate == name(package)).unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let ours = dependency["path"].is_string() && dependency["kind"].is_null();
+            let to = name(dependency);
+            assert!(!ours || allowed.contains(&to), "{} depends on {to}", name(package));
+        }
+    }
+}
+
+/// The host is given its transports, ciphers and multiplexers as values. Of `p2p-mux` it has the
+/// driver alone.
+#[test]
+fn the_host_names_no_transport_cipher_or_muxer() {
+    let metadata = metadata();
+    let all = packages(&metadata);
+    let host = all.iter().find(|package| name(package) == "p2p-host").unwrap();
+    let dependencies = host["dependencies"].as_array().unwrap();
+    let normal = dependencies.iter().filter(|dependency| dependency["kind"].is_null());
+    for dependency in normal {
+        let to = name(dependency);
+        assert!(!to.contains("transport") && !to.contains("security"), "depends on {to}");
+        if to == "p2p-mux" {
+            assert_eq!(dependency["uses_default_features"], false);
+            assert_eq!(dependency["features"].as_array().unwrap().len(), 0);
+        }
+    }
+    let sources = root().join("crates/p2p-host/src");
+    for entry in fs::read_dir(sources).unwrap() {
+        let path = entry.unwrap().path();
+        let code = fs::read_to_string(&path).unwrap();
+        for word in ["Yamux", "yamux::", "Noise::", "Tcp::", "p2p_security", "p2p_transport"] {
+            assert!(!code.contains(word), "{} names {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_dependency_needs_a_newer_rust_than_the_workspace_states() {
+    fn version(text: &str) -> Vec<u64> {
+        text.split('.').map(|part| part.parse().unwrap()).chain([0, 0]).take(3).collect()
+    }
+    let metadata = metadata();
+    let all = packages(&metadata);
+    let ours = all.iter().filter(|package| package["source"].is_null());
+    let stated = ours.map(|package| package["rust_version"].as_str().unwrap()).max().unwrap();
+    for package in &all {
+        let needed = package["rust_version"].as_str().unwrap_or("1.0.0");
+        assert!(version(needed) <= version(stated), "{} needs Rust {needed}", name(package));
+    }
+}
+
+#[test]
+fn the_default_features_bring_at_most_110_crates() {
+    let tree = cargo(&["tree", "--locked", "-p", "p2p", "-e", "normal", "--prefix", "none"]);
+    let mut crates: Vec<&str> =
+        tree.lines().filter_map(|line| line.split(' ').next()).filter(|n| !n.is_empty()).collect();
+    crates.sort_unstable();
+    crates.dedup();
+    assert!(crates.len() <= 110, "{}: {crates:?}", crates.len());
+    assert!(crates.contains(&"p2p-transport-tcp"), "the count is of the whole stack");
+}
+
+#[test]
+fn the_generated_code_is_what_the_proto_files_say() {
+    for (proto, krate) in
+        [("keys", "p2p-core"), ("noise", "p2p-security-noise"), ("identify", "p2p-host")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let descriptors = protox::compile([format!("{proto}.proto")], [root().join("proto")]);
+        let mut config = prost_build::Config::new();
+        config.out_dir(folder.path()).compile_fds(descriptors.unwrap()).unwrap();
+        let made = fs::read_to_string(folder.path().join(format!("p2p.{proto}.rs"))).unwrap();
+        let kept = root().join(format!("crates/{krate}/src/proto.rs"));
+        if std::env::var_os("UPDATE_PROTO").is_some() {
+            fs::write(&kept, &made).unwrap();
+        }
+        assert!(
+            fs::read_to_string(&kept).unwrap() == made,
+            "{} differs from proto/{proto}.proto: run this test with UPDATE_PROTO=1",
+            kept.display()
+        );
+    }
+}
