@@ -287,7 +287,7 @@ impl Host {
 
     /// Has `handler` serve the streams that peers open for `protocol`, each in a task of its own.
     /// A handler that fails, panics or returns without `shutdown` resets its stream; nothing else
-    /// is affected.
+    /// is affected. One that holds a handle of this host keeps it alive until [`Host::close`].
     ///
     /// # Errors
     /// [`HandleError`] when the name is not valid, or is served already.

@@ -73,3 +73,8 @@ pub fn builder() -> Builder {
     }
     builder
 }
+
+/// The README's example, compiled and run.
+#[cfg(all(doctest, feature = "tcp", feature = "noise", feature = "yamux"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
