@@ -61,6 +61,9 @@ pub trait RecvHalf: AsyncRead + Unpin + Send + 'static {
 
     /// Gives up reading.
     fn stop(&mut self, code: ErrorCode);
+
+    /// Ends the stream at once, in both directions where the protocol knows no better.
+    fn reset(&mut self, code: ErrorCode);
 }
 
 /// What both halves of a stream know.
@@ -181,7 +184,11 @@ impl Stream {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
-        self.recv.chunk(max).await
+        let result = self.recv.chunk(max).await;
+        if result.is_err() {
+            self.send.facts.held = None;
+        }
+        result
     }
 
     /// Ends the stream at once, in both directions, and tells the peer why where the protocol can.
@@ -256,7 +263,11 @@ impl AsyncWrite for SendStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.half).poll_write(cx, buf)
+        let result = ready!(Pin::new(&mut self.half).poll_write(cx, buf));
+        if result.is_err() {
+            self.facts.held = None;
+        }
+        Poll::Ready(result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -309,7 +320,12 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.recv).poll_read(cx, buf)
+        let result = ready!(Pin::new(&mut self.recv).poll_read(cx, buf));
+        if result.is_err() {
+            // A stream that was reset is of no use in either direction.
+            self.send.facts.held = None;
+        }
+        Poll::Ready(result)
     }
 }
 

@@ -186,11 +186,11 @@ impl Confirm {
                     self.wire = BytesMut::new();
                 }
                 Err(NegotiationError::Unsupported { .. }) => {
-                    self.inner.stop(ErrorCode::STREAM_NEGOTIATION_FAILED);
+                    self.inner.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
                     return Poll::Ready(Err(StreamError::Unsupported(self.protocol.clone())));
                 }
                 Err(error) => {
-                    self.inner.stop(error.stream_code());
+                    self.inner.reset(error.stream_code());
                     return Poll::Ready(Err(StreamError::Negotiation(error.to_string())));
                 }
             }
@@ -211,6 +211,10 @@ impl RecvHalf for Confirm {
 
     fn stop(&mut self, code: ErrorCode) {
         self.inner.stop(code);
+    }
+
+    fn reset(&mut self, code: ErrorCode) {
+        self.inner.reset(code);
     }
 }
 

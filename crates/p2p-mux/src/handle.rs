@@ -290,6 +290,10 @@ impl RecvHalf for MuxRecv {
     fn stop(&mut self, code: ErrorCode) {
         self.shared.with(|state| state.core.stop(self.id, code));
     }
+
+    fn reset(&mut self, code: ErrorCode) {
+        self.shared.with(|state| state.core.reset(self.id, code));
+    }
 }
 
 impl AsyncRead for MuxRecv {

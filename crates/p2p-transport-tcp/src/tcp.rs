@@ -66,8 +66,13 @@ impl Tcp {
         if let Err(error) = self.set_options(&stream) {
             tracing::debug!(%error, "a TCP option could not be set");
         }
+        let local = stream.local_addr();
         let (read, write) = stream.into_split();
-        Link::Pipe(Pipe::new(read, write))
+        let pipe = Pipe::new(read, write);
+        Link::Pipe(match local {
+            Ok(local) => pipe.with_local(addr::from_socket(local)),
+            Err(_) => pipe,
+        })
     }
 
     fn set_options(&self, stream: &TcpStream) -> io::Result<()> {

@@ -185,6 +185,19 @@ async fn conn_16_dialing_each_other_at_once_ends_with_usable_connections() {
 }
 
 #[tokio::test]
+async fn both_ends_of_a_tcp_connection_know_both_addresses() {
+    let listener = p2p::builder().listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
+    let dialer = p2p::builder().spawn().await.unwrap();
+    let addr = listener.addrs().remove(0);
+    let near = dialer.connect(&addr).await.unwrap();
+    let seen = dialer.identify(&addr).await.unwrap();
+    let [far] = listener.connections(&dialer.peer_id()).try_into().unwrap();
+    assert_eq!(near.local(), Some(far.remote()));
+    assert_eq!(far.local(), Some(near.remote()));
+    assert_eq!(seen.observed_addr.as_ref(), near.local());
+}
+
+#[tokio::test]
 async fn refused_over_tcp_names_address_and_stage() {
     let dialer = p2p::builder().spawn().await.unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -223,6 +236,7 @@ async fn mss_20_24_optimistic_streams_carry_data_at_once_and_tell_of_refusal_whe
     let error = stream.read_to_end(&mut back).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("/nobody/1.0.0"), "{error}");
+    assert!(stream.write_all(b"more").await.is_err(), "both directions are over");
     // MSS-23: read without having written.
     let mut stream = dialer.open(&addr, "/echo/1.0.0").optimistic().await.unwrap();
     stream.shutdown().await.unwrap();
