@@ -53,24 +53,14 @@ pub use p2p_security_noise as noise;
 pub use p2p_transport_tcp as tcp;
 
 /// Begins a host with everything that the enabled features bring.
-#[cfg_attr(
-    not(all(feature = "tcp", feature = "noise", feature = "yamux")),
-    expect(unused_mut, clippy::let_and_return, reason = "features add to it")
-)]
 pub fn builder() -> Builder {
-    let mut builder = p2p_host::builder();
+    let builder = p2p_host::builder();
     #[cfg(feature = "tcp")]
-    {
-        builder = builder.transport(tcp::Tcp::default());
-    }
+    let builder = builder.transport(tcp::Tcp::default());
     #[cfg(feature = "noise")]
-    {
-        builder = builder.security(noise::Noise::new);
-    }
+    let builder = builder.security(noise::Noise::new);
     #[cfg(feature = "yamux")]
-    {
-        builder = builder.muxer(mux::Yamux::default());
-    }
+    let builder = builder.muxer(mux::Yamux::default());
     builder
 }
 
