@@ -1,0 +1,107 @@
+//! The `p2p` program: libp2p from the command line.
+//!
+//! ```text
+//!   args ──► run ──┬─► demo | listen | ping | identify | key ──► Output (stdout: text or JSON)
+//!                  └─► Stop ◄── Ctrl-C, SIGTERM, nobody reads stdout
+//! ```
+//!
+//! Every command gives its exit code or a [`Failure`]; only this file ends the program. Logs go
+//! to stderr, so that stdout holds nothing but the command's own events.
+
+mod args;
+mod demo;
+mod failure;
+mod identify;
+mod key;
+mod listen;
+mod output;
+mod peer;
+mod ping;
+mod round_trips;
+mod stop;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Args, Command},
+    failure::Failure,
+    output::Output,
+    stop::Stop,
+};
+
+/// Exit code of wrong use; clap uses the same.
+const WRONG_USE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let stop = Stop::default();
+    let out = Output::new(args.json, stop.clone());
+    if let Err(failure) = log(args.verbose) {
+        out.failure(&failure);
+        return ExitCode::from(WRONG_USE);
+    }
+    let code = run(&args.command, &out, &stop).unwrap_or_else(|failure| {
+        out.failure(&failure);
+        1
+    });
+    ExitCode::from(out.finish(code))
+}
+
+fn run(command: &Command, out: &Output, stop: &Stop) -> Result<u8, Failure> {
+    match command {
+        Command::Demo { file } => with_runtime(stop, demo::run(file.as_deref(), out, stop)),
+        Command::Listen { listen, key } => {
+            let identity = key.as_deref().map(key::load).transpose()?;
+            with_runtime(stop, listen::run(listen, identity, out, stop))
+        }
+        Command::Ping(ping) => with_runtime(stop, ping::run(ping, out, stop)),
+        Command::Identify(peer) => with_runtime(stop, identify::run(peer, out, stop)),
+        Command::Key { command } => key::run(command, out),
+    }
+}
+
+/// Runs a command that uses the network, until its end or until `stop` has made it end.
+fn with_runtime(
+    stop: &Stop,
+    command: impl Future<Output = Result<u8, Failure>>,
+) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    stop::on_signals(stop.clone())
+        .map_err(|error| Failure::new(format!("cannot watch for signals: {error}")))?;
+    let result = runtime.block_on(async {
+        let watch = tokio::spawn(output::stop_without_reader(stop.clone()));
+        let result = command.await;
+        watch.abort();
+        result
+    });
+    // A read of a file that hangs must not keep the program.
+    runtime.shutdown_background();
+    result
+}
+
+fn log(verbose: bool) -> Result<(), Failure> {
+    let directives = match std::env::var("RUST_LOG") {
+        _ if verbose => "debug".into(),
+        Ok(directives) if !directives.trim().is_empty() => directives,
+        _ => "warn".into(),
+    };
+    let filter = EnvFilter::try_new(&directives).map_err(|error| {
+        Failure::new(format!("RUST_LOG is not a log filter: {error}"))
+            .tried(format!("{directives:?}"))
+            .next("write for example RUST_LOG=info or RUST_LOG=p2p_host=debug")
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // It would panic where stderr is closed.
+        .log_internal_errors(false)
+        .init();
+    Ok(())
+}
