@@ -1,5 +1,5 @@
 //! Host to host over loopback TCP, Noise and yamux: what an application gets.
-#![expect(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![expect(clippy::unwrap_used, reason = "a benchmark")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use p2p::{Host, Stream};
@@ -38,7 +38,8 @@ fn bulk(c: &mut Criterion) {
                 let mut sending = JoinSet::new();
                 for _ in 0..streams {
                     let mut stream = client.open(&addr, DRAIN).await.unwrap();
-                    sending.spawn(async move { upload(&mut stream, TOTAL / streams).await.unwrap() });
+                    sending
+                        .spawn(async move { upload(&mut stream, TOTAL / streams).await.unwrap() });
                 }
                 sending.join_all().await;
             });

@@ -1,5 +1,5 @@
 //! Yamux over a pipe in memory, unencrypted: one stream and 64, and small messages.
-#![expect(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![expect(clippy::unwrap_used, reason = "a benchmark")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use p2p::{
@@ -38,8 +38,7 @@ where
 
 fn bulk(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let client =
-        session(&runtime, |mut stream| async move { drain(&mut stream).await.unwrap() });
+    let client = session(&runtime, |mut stream| async move { drain(&mut stream).await.unwrap() });
     let mut group = c.benchmark_group("yamux/memory pipe");
     group.sample_size(20).throughput(Throughput::Bytes(TOTAL as u64));
     for streams in [1, 64] {
@@ -48,7 +47,8 @@ fn bulk(c: &mut Criterion) {
                 let mut sending = JoinSet::new();
                 for _ in 0..streams {
                     let mut stream = client.open().await.unwrap();
-                    sending.spawn(async move { upload(&mut stream, TOTAL / streams).await.unwrap() });
+                    sending
+                        .spawn(async move { upload(&mut stream, TOTAL / streams).await.unwrap() });
                 }
                 sending.join_all().await;
             });

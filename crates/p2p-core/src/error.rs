@@ -42,7 +42,10 @@ impl ErrorCode {
 
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "code {:#x}", self.0)
+        match *self {
+            Self::NONE => f.write_str("no code"),
+            Self(code) => write!(f, "code {code:#x}"),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -151,15 +151,14 @@ impl Drop for Entry {
 /// failed, until one works.
 async fn dial(host: &Arc<Inner>, target: &Target) -> Result<Arc<Conn>, DialError> {
     let limit = host.config.dial_timeout;
-    let failed = Mutex::new(Vec::new());
-    let race = race(host, target, &failed);
-    let outcome = tokio::time::timeout(limit, race).await;
-    let failed: Arc<[DialAttempt]> =
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).into();
+    let tried = Mutex::new(Vec::new());
+    let outcome = tokio::time::timeout(limit, race(host, target, &tried)).await;
+    let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let report = || tried.iter().map(|attempt| attempt.report(limit)).collect();
     match outcome {
         Ok(Some((muxed, driver))) => Ok(host.adopt(muxed, driver)?),
-        Ok(None) => Err(DialError::Attempts(failed)),
-        Err(_) => Err(DialError::TimedOut(limit, failed)),
+        Ok(None) => Err(DialError::Attempts(report())),
+        Err(_) => Err(DialError::TimedOut(limit, report())),
     }
 }
 
@@ -168,24 +167,24 @@ type Connected = (Muxed, Option<Driver>);
 async fn race(
     host: &Arc<Inner>,
     target: &Target,
-    failed: &Mutex<Vec<DialAttempt>>,
+    tried: &Mutex<Vec<Arc<Attempt>>>,
 ) -> Option<Connected> {
-    let mut waiting: VecDeque<Multiaddr> = target.addrs.iter().take(ADDRS_MAX).cloned().collect();
-    let mut attempts = JoinSet::new();
+    let mut waiting: VecDeque<&Multiaddr> = target.addrs.iter().take(ADDRS_MAX).collect();
+    let mut running = JoinSet::new();
     loop {
-        if attempts.len() < AT_ONCE_MAX
+        if running.len() < AT_ONCE_MAX
             && let Some(addr) = waiting.pop_front()
         {
-            attempts.spawn(attempt(Arc::clone(host), addr, target.peer));
+            let attempt = Arc::new(Attempt::new(addr.clone()));
+            tried.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&attempt));
+            let (host, peer) = (Arc::clone(host), target.peer);
+            running.spawn(async move { attempt.run(&host, peer).await });
         }
-        let more = !waiting.is_empty() && attempts.len() < AT_ONCE_MAX;
+        let more = !waiting.is_empty() && running.len() < AT_ONCE_MAX;
         tokio::select! {
-            done = attempts.join_next() => match done? {
-                Ok(Ok(connected)) => return Some(connected),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "dial attempt");
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).push(error);
-                }
+            done = running.join_next() => match done? {
+                Ok(Some(connected)) => return Some(connected),
+                Ok(None) => {}
                 Err(error) => tracing::error!(%error, "a dial attempt panicked"),
             },
             () = sleep(STAGGER), if more => {}
@@ -193,22 +192,42 @@ async fn race(
     }
 }
 
-/// Connects to one address and upgrades what comes of it.
-async fn attempt(
-    host: Arc<Inner>,
+/// One address that is tried.
+struct Attempt {
     addr: Multiaddr,
-    peer: Option<PeerId>,
-) -> Result<Connected, DialAttempt> {
-    let begun = Instant::now();
-    let progress = Progress::default();
-    let limit = host.config.address_timeout;
-    let connected = within(limit, connect(&host, &addr, peer, &progress)).await;
-    connected.and_then(|connected| connected).map_err(|cause| DialAttempt {
-        addr,
-        stage: progress.stage(),
-        elapsed: begun.elapsed(),
-        cause,
-    })
+    begun: Instant,
+    progress: Progress,
+    /// How it failed, and after how long.
+    failed: OnceLock<(Duration, Cause)>,
+}
+
+impl Attempt {
+    fn new(addr: Multiaddr) -> Self {
+        let progress = Progress::default();
+        Self { addr, begun: Instant::now(), progress, failed: OnceLock::new() }
+    }
+
+    /// Connects to the address and upgrades what comes of it.
+    async fn run(&self, host: &Inner, peer: Option<PeerId>) -> Option<Connected> {
+        let limit = host.config.address_timeout;
+        let connected = within(limit, connect(host, &self.addr, peer, &self.progress)).await;
+        match connected.and_then(|connected| connected) {
+            Ok(connected) => Some(connected),
+            Err(cause) => {
+                tracing::debug!(addr = %self.addr, %cause, "dial attempt");
+                self.failed.get_or_init(|| (self.begun.elapsed(), cause));
+                None
+            }
+        }
+    }
+
+    /// What is told of it. One that has not failed was under way when the time for the whole,
+    /// `limit`, ran out.
+    fn report(&self, limit: Duration) -> DialAttempt {
+        let under_way = || (self.begun.elapsed(), Cause::TimedOut(limit));
+        let (elapsed, cause) = self.failed.get().cloned().unwrap_or_else(under_way);
+        DialAttempt { addr: self.addr.clone(), stage: self.progress.stage(), elapsed, cause }
+    }
 }
 
 async fn connect(

@@ -133,7 +133,7 @@ pub enum DialError {
     SelfDial(PeerId),
     /// Every address that was tried.
     Attempts(Arc<[DialAttempt]>),
-    /// The time for the whole ran out; what failed until then.
+    /// The time for the whole ran out; every address that was tried or under way.
     TimedOut(Duration, Arc<[DialAttempt]>),
     /// A limit of this host.
     Limit(LimitReached),

@@ -1,4 +1,5 @@
 //! Two hosts over loopback TCP, as a user writes them.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use p2p::{Host, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -122,6 +122,19 @@ async fn an_address_that_never_answers_has_its_time_and_its_stage() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_the_time_for_the_whole_runs_out_what_was_under_way_is_named() {
+    let network = Network::default();
+    let limit = Duration::from_secs(3);
+    let dialer = builder(&network, None).dial_timeout(limit).spawn().await.unwrap();
+    let error = dialer.connect("/memory/0").await.unwrap_err();
+    let OpenError::Dial(DialError::TimedOut(after, attempts)) = &error else { panic!("{error}") };
+    assert_eq!((*after, attempts.len()), (limit, 1));
+    assert_eq!(attempts[0].stage, Stage::Connect);
+    assert_eq!(attempts[0].elapsed, limit);
+    assert!(error.to_string().contains("/memory/0"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_address_among_good_ones_costs_250_ms() {
     let network = Network::default();
     let (dialer, listener, _) = pair(&network).await;
