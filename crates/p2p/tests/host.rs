@@ -40,17 +40,13 @@ async fn reset_code(dialer: &Host, addr: &str, protocol: &str) -> ErrorCode {
         Err(OpenError::Stream { stage: Stage::Protocol, cause: Cause::Stream(error), .. }) => error,
         Err(other) => panic!("{other:?}"),
     };
-    match error {
-        StreamError::Reset(code) => code,
-        other => panic!("{other:?}"),
-    }
+    let StreamError::Reset(code) = error else { panic!("{error:?}") };
+    code
 }
 
 fn attempts(error: OpenError) -> Vec<p2p::DialAttempt> {
-    match error {
-        OpenError::Dial(DialError::Attempts(attempts)) => attempts.to_vec(),
-        other => panic!("{other:?}"),
-    }
+    let OpenError::Dial(DialError::Attempts(attempts)) = error else { panic!("{error:?}") };
+    attempts.to_vec()
 }
 
 // Dialing.
