@@ -135,6 +135,7 @@ impl Setup {
                 frames: Gather::new(),
                 out: self.unsent,
                 flushed: true,
+                broken: None,
                 stalled_at: None,
             },
             close_by: None,
@@ -240,11 +241,26 @@ impl Driver {
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Moved, ConnectionError> {
         let now = now();
         self.handle_time(now)?;
-        let wrote = self.poll_write_side(cx, now)?;
+        let wrote = match self.poll_write_side(cx, now) {
+            Err(error @ ConnectionError::Io(_)) => {
+                self.writer.broken = Some((error, now));
+                Moved::Nothing
+            }
+            other => other?,
+        };
         if let Phase::Ending { .. } = self.phase {
             return Ok(Moved::Something);
         }
+        // After the attempt: a task that was not run for long has not been stalled by the peer.
+        if self.writer.stalled_at.is_some_and(|at| at + WRITE_STALL_MAX <= now) {
+            return Err(ConnectionError::WriteStalled(WRITE_STALL_MAX));
+        }
         let read = self.poll_read_side(cx)?;
+        if let Some((error, at)) = &self.writer.broken
+            && (read == Moved::Nothing || *at + FAIL_MAX <= now)
+        {
+            return Err(error.clone());
+        }
         if wrote == Moved::Nothing && read == Moved::Nothing {
             self.release_idle(now);
             return Ok(Moved::Nothing);
@@ -254,9 +270,6 @@ impl Driver {
     }
 
     fn handle_time(&mut self, now: Instant) -> Result<(), ConnectionError> {
-        if self.writer.stalled_at.is_some_and(|at| at + WRITE_STALL_MAX <= now) {
-            return Err(ConnectionError::WriteStalled(WRITE_STALL_MAX));
-        }
         let closing = self.shared.with_driver(|state| {
             if state.core.poll_timeout().is_some_and(|due| due <= now) {
                 state.core.handle_timeout(now).map_err(ConnectionError::Mux)?;
@@ -266,7 +279,7 @@ impl Driver {
         if let Some(cause) = closing {
             let by = *self.close_by.get_or_insert(now + CLOSE_MAX);
             if by <= now {
-                self.begin_ending(cause, now);
+                return Err(cause);
             }
         }
         Ok(())
@@ -278,6 +291,9 @@ impl Driver {
         now: Instant,
     ) -> Result<Moved, ConnectionError> {
         let mut moved = Moved::Nothing;
+        if self.writer.broken.is_some() {
+            return Ok(moved);
+        }
         for _ in 0..TURN_MAX {
             if self.writer.out.is_empty() && !self.fill(now)? {
                 break;
@@ -291,7 +307,7 @@ impl Driver {
             }
         }
         if self.writer.out.is_empty() {
-            self.writer.poll_flush(cx)?;
+            self.writer.poll_flush(cx, now)?;
         }
         Ok(moved)
     }
@@ -300,6 +316,7 @@ impl Driver {
     fn fill(&mut self, now: Instant) -> Result<bool, ConnectionError> {
         let frames = &mut self.writer.frames;
         let closed = self.shared.with_driver(|state| {
+            state.driver_is_ready();
             if state.core.has_transmit() {
                 state.core.poll_transmit(TRANSMIT_LEN, frames, now);
             }
@@ -359,7 +376,10 @@ impl Driver {
                 state.core.handle_data(record, now).map_err(ConnectionError::Mux)?;
             }
             match state.core.goodbye() {
-                Some(code) => Err(ConnectionError::ClosedByPeer { code }),
+                // Two goodbyes that cross: this side's handles have its own cause already.
+                Some(code) => {
+                    Err(state.closed_here().unwrap_or(ConnectionError::ClosedByPeer { code }))
+                }
                 None => Ok(()),
             }
         })
@@ -368,7 +388,7 @@ impl Driver {
     /// The peer has ended the pipe without a goodbye: an ordinary end when nothing was owed.
     fn end_of_pipe(&self) -> ConnectionError {
         let owed = self.shared.with_driver(|state| state.core.stream_count() > 0);
-        if owed || !self.reader.wire.is_empty() {
+        if owed || !self.reader.wire.is_empty() || self.reader.prelude.is_some() {
             return ConnectionError::Truncated;
         }
         ConnectionError::ClosedByPeer { code: p2p_core::ErrorCode::NONE }
@@ -401,11 +421,15 @@ impl Driver {
     }
 
     /// Writes what is left, ends this side's half of the pipe, and waits a moment for the peer's.
+    /// It reads all the while: the peer may be at the same point, and reads no more than it can
+    /// write.
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         let Phase::Ending { cause, by, shut } = &mut self.phase else {
             return Poll::Ready(ConnectionError::Dropped);
         };
         let now = now();
+        let said = matches!(cause, ConnectionError::Closed { .. } | ConnectionError::Mux(_));
+        let drained = !said || self.reader.poll_drain(cx).is_ready();
         if !*shut {
             match self.writer.poll_end(cx, now) {
                 Poll::Ready(Ok(())) => {
@@ -416,8 +440,7 @@ impl Driver {
                 Poll::Pending => {}
             }
         }
-        let said = matches!(cause, ConnectionError::Closed { .. } | ConnectionError::Mux(_));
-        if *shut && (!said || self.reader.poll_drain(cx).is_ready()) {
+        if *shut && drained {
             return Poll::Ready(cause.clone());
         }
         let (cause, by) = (cause.clone(), *by);
@@ -427,7 +450,7 @@ impl Driver {
 
     /// Sleeps until the next thing is due. Ready when something is due now.
     fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let core = self.shared.with_driver(|state| state.core.poll_timeout());
+        let core = self.shared.with_driver(|state| state.poll_timeout());
         let stall = self.writer.stalled_at.map(|at| at + WRITE_STALL_MAX);
         let idle = self.holds_buffers().then(|| self.moved_at + IDLE_AFTER);
         match [core, stall, idle, self.close_by].into_iter().flatten().min() {
@@ -550,6 +573,9 @@ struct Writer {
     /// Sealed bytes on their way to the pipe.
     out: BytesMut,
     flushed: bool,
+    /// Why and since when nothing can be written. What the peer has sent before it left, and its
+    /// goodbye, can still be read then.
+    broken: Option<(ConnectionError, Instant)>,
     /// Since when the pipe takes nothing.
     stalled_at: Option<Instant>,
 }
@@ -565,6 +591,11 @@ impl Writer {
             Poll::Ready(Ok(0)) => {
                 Err(ConnectionError::Io(io::Error::from(io::ErrorKind::WriteZero).into()))
             }
+            Poll::Ready(Ok(count)) if count > self.out.len() => {
+                let broken =
+                    io::Error::other("the pipe claims to have written more than it was given");
+                Err(ConnectionError::Io(broken.into()))
+            }
             Poll::Ready(Ok(count)) => {
                 self.stalled_at = None;
                 self.flushed = false;
@@ -579,12 +610,19 @@ impl Writer {
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
-        if !self.flushed
-            && let Poll::Ready(result) = Pin::new(&mut self.pipe).poll_flush(cx)
-        {
-            result.map_err(|error| ConnectionError::Io(error.into()))?;
-            self.flushed = true;
+    fn poll_flush(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ConnectionError> {
+        if self.flushed {
+            return Ok(());
+        }
+        match Pin::new(&mut self.pipe).poll_flush(cx) {
+            Poll::Ready(result) => {
+                result.map_err(|error| ConnectionError::Io(error.into()))?;
+                self.flushed = true;
+                self.stalled_at = None;
+            }
+            Poll::Pending => {
+                self.stalled_at.get_or_insert(now);
+            }
         }
         Ok(())
     }

@@ -17,7 +17,8 @@
 //!
 //! # On its own
 //!
-//! ```
+#![cfg_attr(feature = "yamux", doc = "```")]
+#![cfg_attr(not(feature = "yamux"), doc = "```ignore")]
 //! use p2p_core::Role;
 //! use p2p_mux::{Yamux, connect};
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,6 +54,7 @@
 //!
 //! `yamux` (on by default): the `/yamux/1.0.0` multiplexer. Without it the crate is the driver
 //! alone, for multiplexers of your own.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 #![cfg_attr(
     not(feature = "yamux"),
     allow(rustdoc::broken_intra_doc_links, reason = "Yamux is a feature")

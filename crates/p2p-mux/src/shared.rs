@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use p2p_core::{ConnectionError, ErrorCode, MuxCore, MuxEvent, StreamError, StreamId};
@@ -23,6 +24,8 @@ pub(crate) struct State {
     driver: Option<Waker>,
     /// The driver has been woken, or cannot write now and will look again by itself.
     driver_called: bool,
+    /// When the driver will call `handle_timeout` by itself.
+    driver_due: Option<Instant>,
     /// Handles through which streams can be opened or accepted.
     handles: usize,
     closing: Option<(ErrorCode, Arc<str>)>,
@@ -58,6 +61,7 @@ impl Shared {
                 acceptor: None,
                 driver: None,
                 driver_called: true,
+                driver_due: None,
                 handles: 0,
                 closing: None,
                 ended: None,
@@ -85,12 +89,16 @@ impl Shared {
         result
     }
 
-    /// The same for the driver itself, which needs no call.
+    /// The same for the driver itself, which needs no call, unless it has just taken away the last
+    /// use of the connection.
     pub(crate) fn with_driver<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
         let mut wakers = Vec::new();
         let result = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = work(&mut state);
+            if state.close_if_unused() {
+                wakers.extend(state.driver.clone());
+            }
             state.collect(&mut wakers);
             result
         };
@@ -129,6 +137,18 @@ impl State {
     pub(crate) fn register_driver(&mut self, cx: &Context<'_>) {
         set_waker(&mut self.driver, cx);
         self.driver_called = false;
+    }
+
+    /// The driver has room for frames, and is about to look for some: what handles queue after
+    /// that must wake it, even when it could not write before in the same turn.
+    pub(crate) fn driver_is_ready(&mut self) {
+        self.driver_called = false;
+    }
+
+    /// When the driver must call `handle_timeout`; handles call it when that moves ahead.
+    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
+        self.driver_due = self.core.poll_timeout();
+        self.driver_due
     }
 
     /// The driver cannot write now: what handles queue need not wake it.
@@ -173,11 +193,15 @@ impl State {
 
     /// Why nothing can be opened any more.
     pub(crate) fn over(&self) -> Option<ConnectionError> {
-        let closed = |(code, reason): &(ErrorCode, Arc<str>)| ConnectionError::Closed {
+        self.ended.clone().or_else(|| self.closed_here())
+    }
+
+    /// That this side has closed the connection, if it has.
+    pub(crate) fn closed_here(&self) -> Option<ConnectionError> {
+        self.closing.as_ref().map(|(code, reason)| ConnectionError::Closed {
             code: *code,
             reason: Arc::clone(reason),
-        };
-        self.ended.clone().or_else(|| self.closing.as_ref().map(closed))
+        })
     }
 
     pub(crate) fn new_opener(&mut self) -> u64 {
@@ -199,7 +223,6 @@ impl State {
         let first = self.openers.front().is_none_or(|(key, _)| *key == opener);
         if first && let Poll::Ready(result) = self.core.open() {
             self.remove_opener(opener);
-            self.wake_next_opener = true;
             return Poll::Ready(result.map_err(ConnectionError::Mux));
         }
         match self.openers.iter_mut().find(|(key, _)| *key == opener) {
@@ -217,7 +240,7 @@ impl State {
     fn remove_opener(&mut self, opener: u64) {
         let before = self.openers.len();
         self.openers.retain(|(key, _)| *key != opener);
-        // Its turn, if it had one, goes to the next.
+        // Whatever it got, the next one may try.
         self.wake_next_opener |= self.openers.len() < before;
     }
 
@@ -255,18 +278,31 @@ impl State {
         }
     }
 
-    /// Nobody can open or accept, and no stream is left: the connection has no use any more.
-    fn close_if_unused(&mut self) {
-        if self.handles == 0 && self.core.stream_count() == 0 {
-            self.close(ErrorCode::NONE, "no handle is left");
+    /// Nobody can open or accept: once no stream is left, the connection has no use any more.
+    /// True when that is now.
+    fn close_if_unused(&mut self) -> bool {
+        if self.handles > 0 || self.closing.is_some() || self.ended.is_some() {
+            return false;
         }
+        self.core.refuse_inbound();
+        if self.core.stream_count() > 0 {
+            return false;
+        }
+        self.close(ErrorCode::NONE, "no handle is left");
+        true
     }
 
     fn call_driver(&mut self, wakers: &mut Vec<Waker>) {
-        if !self.driver_called && self.core.has_transmit() {
+        if !self.driver_called && (self.core.has_transmit() || self.is_due_earlier()) {
             self.driver_called = true;
             wakers.extend(self.driver.clone());
         }
+    }
+
+    /// Whether the driver would call `handle_timeout` too late.
+    fn is_due_earlier(&self) -> bool {
+        let due = self.core.poll_timeout();
+        due.is_some_and(|due| self.driver_due.is_none_or(|planned| due < planned))
     }
 
     /// Turns the state machine's events into the wakers of those who wait.

@@ -2,6 +2,11 @@ use std::time::Duration;
 
 use super::WINDOW_INITIAL;
 
+/// Below it, pings would be the connection's main use.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
+/// Above it, no ping is ever sent in practice, and instants would overflow in the end.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The limits of one yamux connection.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -58,11 +63,11 @@ impl Config {
         self
     }
 
-    /// How often the peer is pinged. Default 30 s. The connection ends when a ping is still
-    /// unanswered at the time of the next one.
+    /// How often the peer is pinged. Default 30 s, at least 1 s, at most a day. The connection
+    /// ends when a ping is unanswered and nothing else has come in for two intervals.
     #[must_use]
     pub fn keep_alive(mut self, interval: Duration) -> Self {
-        self.keep_alive = interval;
+        self.keep_alive = interval.clamp(KEEP_ALIVE_MIN, KEEP_ALIVE_MAX);
         self
     }
 }

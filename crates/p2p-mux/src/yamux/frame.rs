@@ -24,7 +24,7 @@ pub(super) enum Kind {
     GoAway,
 }
 
-/// The flags of a header; unknown bits are ignored (YAMUX-05).
+/// The flags of a header; unknown bits are dropped (YAMUX-05).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flags(u16);
 
@@ -34,6 +34,7 @@ impl Flags {
     pub(super) const ACK: Self = Self(2);
     pub(super) const FIN: Self = Self(4);
     pub(super) const RST: Self = Self(8);
+    const KNOWN: u16 = 15;
 
     pub(super) const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -69,7 +70,7 @@ impl Header {
         };
         Ok(Self {
             kind,
-            flags: Flags(u16::from_be_bytes([f0, f1])),
+            flags: Flags(u16::from_be_bytes([f0, f1]) & Flags::KNOWN),
             stream: u32::from_be_bytes([s0, s1, s2, s3]),
             length: u32::from_be_bytes([l0, l1, l2, l3]),
         })

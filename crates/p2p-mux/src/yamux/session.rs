@@ -18,7 +18,7 @@ use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError
 use super::{
     Config, WINDOW_INITIAL,
     frame::{Flags, HEADER_LEN, Header, Kind},
-    stream::{Opening, RecvPhase, SendPhase, StreamState},
+    stream::{Freed, Opening, RecvPhase, SendPhase, StreamState},
 };
 
 /// Go-away codes (YAMUX-37); 0 is a normal end.
@@ -46,8 +46,9 @@ const UNACKNOWLEDGED_MAX: usize = 256;
 const UNACCEPTED_MAX: usize = 256;
 /// Pongs that wait to be sent; a ping beyond is not answered (YAMUX-35).
 const PONGS_MAX: usize = 32;
-/// Refusals that wait to be sent. A peer that causes more does not read them.
-const REFUSALS_MAX: usize = 256;
+/// Refusals that wait to be sent. A peer that causes more does not read them; js-libp2p may open
+/// 1000 streams at once (YAMUX-44), all of them in one received buffer.
+const REFUSALS_MAX: usize = 1000;
 /// Frames in a row that carry nothing.
 const EMPTY_FRAMES_MAX: u32 = 100;
 /// Resets that the peer sends or causes: so many at once, and `RESETS_PER_SECOND` over time.
@@ -56,8 +57,18 @@ const RESETS_PER_SECOND: u32 = 100;
 /// How long an ACK may wait for a frame of its stream to ride on. Peers count streams that are
 /// not acknowledged, but no peer times out on it (YAMUX-14).
 const ACK_DELAY: Duration = Duration::from_millis(20);
-/// How long a stream that both halves of this side are done with waits for the peer's end.
+/// How long a stream that both halves of this side are done with waits for the peer's end, from
+/// the first look at the clock after that.
 const LINGER: Duration = Duration::from_secs(30);
+/// Intervals of silence after a ping that mean that the peer is gone.
+const PINGS_MISSED_MAX: u32 = 2;
+/// Frames of streams that have just become active that may go ahead of one bulk frame: what is
+/// about one turn of the driver.
+const URGENT_RUN_MAX: u32 = 8;
+/// Entries of streams that are gone, in a queue of streams, that are not worth a clean-up.
+const QUEUE_SLACK: usize = 64;
+/// What headers are written to at once, in bytes.
+const HEADERS_LEN: usize = 64 * HEADER_LEN;
 /// The last id of either parity is near 2^32; ids stop well before (YAMUX-10).
 const ID_MAX: u32 = u32::MAX - 2;
 
@@ -70,6 +81,7 @@ pub(super) struct Session {
     next_id: u32,
     inbound: usize,
     outbound: usize,
+    /// Own streams, from their opening on.
     unacknowledged: usize,
     /// Received chunks that pin a receive buffer, over all streams.
     referenced: usize,
@@ -86,9 +98,13 @@ pub(super) struct Session {
     control: VecDeque<u32>,
     urgent: VecDeque<u32>,
     bulk: VecDeque<u32>,
-    /// When ACKs that have found no frame to ride on are sent alone.
+    /// Urgent frames since the last bulk frame.
+    urgent_run: u32,
+    /// When ACKs that have found no frame to ride on are sent alone, at the earliest.
     acks: VecDeque<(Instant, u32)>,
     lingering: VecDeque<(Instant, u32)>,
+    /// Streams that begin to linger as soon as the time is known.
+    released: Vec<u32>,
     headers: BytesMut,
     events: VecDeque<MuxEvent>,
 
@@ -101,8 +117,17 @@ pub(super) struct Session {
 /// Where in a frame the incoming bytes are.
 #[derive(Debug)]
 enum Incoming {
-    Header { bytes: [u8; HEADER_LEN], have: usize },
-    Body { stream: u32, left: u32, end: bool },
+    Header {
+        bytes: [u8; HEADER_LEN],
+        have: usize,
+    },
+    /// The body of a stream that was live when the header came; else nobody may get it, even if
+    /// a stream of that number is opened meanwhile: it is not covered by a window.
+    Body {
+        stream: Option<u32>,
+        left: u32,
+        end: bool,
+    },
 }
 
 impl Incoming {
@@ -118,6 +143,8 @@ struct Ping {
     due: Instant,
     to_send: bool,
     sent_at: Option<Instant>,
+    /// Intervals in a row in which it was not answered and nothing else came in.
+    missed: u32,
     round_trip: Option<Duration>,
 }
 
@@ -160,7 +187,8 @@ enum Goodbye {
 
 impl Session {
     pub(super) fn new(config: Config, role: Role, now: Instant) -> Self {
-        let ping = Ping { value: 0, due: now, to_send: false, sent_at: None, round_trip: None };
+        let ping =
+            Ping { value: 0, due: now, to_send: false, sent_at: None, missed: 0, round_trip: None };
         let growth_left = config.windows_growth_max;
         Self {
             config,
@@ -185,8 +213,10 @@ impl Session {
             control: VecDeque::new(),
             urgent: VecDeque::new(),
             bulk: VecDeque::new(),
+            urgent_run: 0,
             acks: VecDeque::new(),
             lingering: VecDeque::new(),
+            released: Vec::new(),
             headers: BytesMut::new(),
             events: VecDeque::new(),
             ping,
@@ -201,8 +231,11 @@ impl Session {
     fn handle_piece(&mut self, plain: &mut Bytes) -> Result<(), MuxError> {
         match &mut self.incoming {
             Incoming::Header { bytes, have } => {
+                for (slot, byte) in bytes.iter_mut().skip(*have).zip(plain.iter()) {
+                    *slot = *byte;
+                }
                 let count = plain.len().min(HEADER_LEN - *have);
-                plain.copy_to_slice(&mut bytes[*have..*have + count]);
+                plain.advance(count);
                 *have += count;
                 if *have == HEADER_LEN {
                     let header = Header::decode(*bytes)?;
@@ -214,13 +247,15 @@ impl Session {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(plain.len());
                 let piece = plain.split_to(count);
                 *left -= u32::try_from(count).expect("no more than `left`, which is a u32");
-                let (stream, end) = (*stream, *end && *left == 0);
-                if *left == 0 {
+                let (stream, whole, end) = (*stream, *left == 0, *end);
+                if whole {
                     self.incoming = Incoming::next_header();
                 }
-                self.on_body(stream, piece);
-                if end {
-                    self.on_fin(stream);
+                if let Some(stream) = stream {
+                    self.on_body(stream, piece, whole && !end);
+                    if whole && end {
+                        self.on_fin(stream);
+                    }
                 }
             }
         }
@@ -259,7 +294,8 @@ impl Session {
             }
             Some(stream) => stream.recv.window,
             None if syn => WINDOW_INITIAL,
-            None => u32::MAX,
+            // It is for a stream that is gone: some window has covered it.
+            None => self.config.window_max,
         };
         if header.length > window {
             let (stream, len) = (header.stream, header.length);
@@ -267,7 +303,8 @@ impl Session {
         }
         self.count_empty(header.length == 0 && header.flags == Flags::NONE)?;
         let end = header.flags.has(Flags::FIN);
-        if self.begin_or_acknowledge(header)? {
+        let live = self.begin_or_acknowledge(header)?;
+        if live {
             if let Some(stream) = self.streams.get_mut(&header.stream) {
                 stream.recv.window -= header.length;
             }
@@ -276,7 +313,8 @@ impl Session {
             }
         }
         if header.length > 0 {
-            self.incoming = Incoming::Body { stream: header.stream, left: header.length, end };
+            let stream = live.then_some(header.stream);
+            self.incoming = Incoming::Body { stream, left: header.length, end };
         }
         Ok(())
     }
@@ -291,15 +329,16 @@ impl Session {
         let known = self.streams.get(&header.stream);
         let have = known.map_or(WINDOW_INITIAL, |s| s.send.credit);
         let counts = known.is_some() || header.flags.has(Flags::SYN);
-        if counts && have.checked_add(credit).is_none() {
+        let sum = have.checked_add(credit);
+        if counts && sum.is_none() {
             return Err(MuxError::WindowOverflow { stream: header.stream, credit });
         }
         self.count_empty(credit == 0 && header.flags == Flags::NONE)?;
         if !self.begin_or_acknowledge(header)? {
             return Ok(());
         }
-        if let Some(stream) = self.streams.get_mut(&header.stream) {
-            stream.send.credit += credit;
+        if let (Some(stream), Some(sum)) = (self.streams.get_mut(&header.stream), sum) {
+            stream.send.credit = sum;
             if credit > 0 && stream.send.blocked {
                 stream.send.blocked = false;
                 self.events.push_back(MuxEvent::Writable(stream_id(header.stream)));
@@ -358,21 +397,21 @@ impl Session {
         self.streams.insert(id, StreamState::new(true));
         self.inbound += 1;
         self.unaccepted.push_back(id);
+        prune(&mut self.acks, &self.streams, |(_, id)| *id);
+        self.acks.push_back((self.now + ACK_DELAY, id));
         self.events.push_back(MuxEvent::Acceptable);
         Ok(true)
     }
 
-    fn on_body(&mut self, id: u32, piece: Bytes) {
-        self.empty_frames = 0;
+    /// `more` says that this is the end of the frame, but not of the data.
+    fn on_body(&mut self, id: u32, piece: Bytes, more: bool) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.recv.phase != RecvPhase::Open {
             // Nobody reads: without a word the peer would wait for credit for ever.
-            if stream.recv.window == 0 && stream.error.is_none() {
-                self.reset_stream(id, ErrorCode::NONE);
+            if more && stream.recv.window == 0 && stream.error.is_none() {
+                let code = stream.recv.given_up.unwrap_or(ErrorCode::NONE);
+                self.reset_stream(id, code);
             }
-            return;
-        }
-        if piece.is_empty() {
             return;
         }
         if piece.len() >= REFERENCED_LEN_MIN && self.referenced < REFERENCED_MAX {
@@ -394,7 +433,10 @@ impl Session {
     }
 
     fn on_reset(&mut self, id: u32, code: ErrorCode) -> Result<(), MuxError> {
-        self.spend_reset()?;
+        // A stream of ours cost this side an opening: the peer cannot make many.
+        if self.streams.get(&id).is_some_and(|s| s.inbound) {
+            self.spend_reset()?;
+        }
         self.kill_stream(id, StreamError::Reset(code));
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.reset_due = None;
@@ -423,13 +465,14 @@ impl Session {
             && header.length == self.ping.value
             && let Some(sent_at) = self.ping.sent_at.take()
         {
+            self.ping.missed = 0;
             self.ping.round_trip = Some(self.now.saturating_duration_since(sent_at));
             self.ping.due = self.now + self.config.keep_alive;
         }
     }
 
     fn count_empty(&mut self, empty: bool) -> Result<(), MuxError> {
-        self.empty_frames = if empty { self.empty_frames + 1 } else { 0 };
+        self.empty_frames = if empty { self.empty_frames.saturating_add(1) } else { 0 };
         if self.empty_frames > EMPTY_FRAMES_MAX {
             return Err(MuxError::Flood { what: "empty frames in a row", limit: EMPTY_FRAMES_MAX });
         }
@@ -442,8 +485,14 @@ impl Session {
     fn kill_stream(&mut self, id: u32, error: StreamError) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.queued -= stream.send.queued();
-        self.referenced -= stream.kill(error);
+        let freed = stream.kill(error);
+        self.take_back(&freed);
         self.events.push_back(MuxEvent::Ended(stream_id(id)));
+    }
+
+    fn take_back(&mut self, freed: &Freed) {
+        self.referenced -= freed.referenced;
+        self.growth_left = self.growth_left.saturating_add(freed.growth);
     }
 
     /// Ends a stream early on both sides. One that the peer has not heard of just goes away.
@@ -469,9 +518,8 @@ impl Session {
             return;
         }
         let Some(mut stream) = self.streams.remove(&id) else { return };
-        self.growth_left = self.growth_left.saturating_add(stream.recv.growth());
-        self.referenced -= stream.recv.stop();
-        if stream.opening == Opening::SynSent {
+        self.take_back(&stream.recv.stop());
+        if matches!(stream.opening, Opening::SynDue | Opening::SynSent) {
             self.unacknowledged -= 1;
         }
         if stream.inbound {
@@ -508,6 +556,7 @@ impl Session {
         {
             stream.in_control = true;
             self.control.push_back(id);
+            prune(&mut self.control, &self.streams, |id| *id);
         }
     }
 
@@ -517,6 +566,7 @@ impl Session {
         {
             stream.in_ready = true;
             self.urgent.push_back(id);
+            prune(&mut self.urgent, &self.streams, |id| *id);
         }
     }
 
@@ -548,11 +598,12 @@ impl Session {
             self.forget_if_over(id);
             return;
         }
+        if stream.error.is_some() {
+            return;
+        }
         let update = std::mem::take(&mut stream.recv.update_due);
         // SYN and ACK ride on data, where there are any.
-        let alone = matches!(stream.opening, Opening::SynDue | Opening::AckDue)
-            && !stream.in_ready
-            && stream.error.is_none();
+        let alone = matches!(stream.opening, Opening::SynDue | Opening::AckDue) && !stream.in_ready;
         if !update && !alone {
             return;
         }
@@ -574,7 +625,6 @@ impl Session {
         match stream.opening {
             Opening::SynDue => {
                 stream.opening = Opening::SynSent;
-                self.unacknowledged += 1;
                 Flags::SYN
             }
             Opening::AckDue => {
@@ -620,20 +670,28 @@ impl Session {
     }
 
     fn transmit_streams(&mut self, budget: usize, frames: &mut Gather) {
-        while frames.len() < budget {
-            let (id, max) = if let Some(id) = self.urgent.pop_front() {
-                (id, URGENT_LEN_MAX)
-            } else if let Some(id) = self.bulk.pop_front() {
-                (id, BODY_LEN_MAX)
-            } else {
-                return;
-            };
+        let full = frames.len().saturating_add(budget);
+        while frames.len() < full
+            && let Some((id, max)) = self.next_ready()
+        {
             if self.transmit_data(id, max, frames) {
                 self.bulk.push_back(id);
             } else if let Some(stream) = self.streams.get_mut(&id) {
                 stream.in_ready = false;
             }
         }
+    }
+
+    /// The stream whose turn it is to send data, and how much of it.
+    fn next_ready(&mut self) -> Option<(u32, usize)> {
+        if (self.urgent_run < URGENT_RUN_MAX || self.bulk.is_empty())
+            && let Some(id) = self.urgent.pop_front()
+        {
+            self.urgent_run = self.urgent_run.saturating_add(1);
+            return Some((id, URGENT_LEN_MAX));
+        }
+        self.urgent_run = 0;
+        self.bulk.pop_front().map(|id| (id, BODY_LEN_MAX))
     }
 
     /// The last frame, once nothing more can be sent before it.
@@ -648,8 +706,8 @@ impl Session {
     }
 
     fn fail(&mut self, error: &MuxError) {
-        let flood = matches!(error, MuxError::Flood { .. });
-        let code = if flood { GO_AWAY_INTERNAL_ERROR } else { GO_AWAY_PROTOCOL_ERROR };
+        let ours = matches!(error, MuxError::Flood { .. } | MuxError::KeepAlive(_));
+        let code = if ours { GO_AWAY_INTERNAL_ERROR } else { GO_AWAY_PROTOCOL_ERROR };
         if !self.is_closed() {
             self.goodbye = Goodbye::Now(code);
         }
@@ -690,6 +748,32 @@ impl Session {
         Poll::Ready(Ok((number, room)))
     }
 
+    fn handle_ping_due(&mut self, now: Instant) -> Result<(), MuxError> {
+        let keep_alive = self.config.keep_alive;
+        self.ping.due = now + keep_alive;
+        if self.ping.sent_at.is_none() && !self.ping.to_send {
+            self.ping.value = self.ping.value.wrapping_add(1);
+            self.ping.to_send = true;
+            return Ok(());
+        }
+        self.ping.missed += 1;
+        if self.ping.missed < PINGS_MISSED_MAX {
+            return Ok(());
+        }
+        let error = MuxError::KeepAlive(keep_alive * PINGS_MISSED_MAX);
+        self.fail(&error);
+        Err(error)
+    }
+
+    /// Notes the time, for what is to begin with it.
+    fn look_at_clock(&mut self, now: Instant) {
+        self.now = now;
+        for id in self.released.drain(..) {
+            self.lingering.push_back((now + LINGER, id));
+        }
+        prune(&mut self.lingering, &self.streams, |(_, id)| *id);
+    }
+
     /// Both halves of this side are done, and the peer's end is still to come.
     fn linger(&mut self, id: u32) {
         if let Some(stream) = self.streams.get(&id)
@@ -697,15 +781,21 @@ impl Session {
             && !stream.recv_held
             && stream.error.is_none()
         {
-            self.lingering.push_back((self.now + LINGER, id));
+            self.released.push(id);
         }
+    }
+
+    /// Whether what comes in means nothing any more.
+    fn is_deaf(&self) -> bool {
+        self.is_closed() || matches!(self.goodbye, Goodbye::Now(_))
     }
 }
 
 impl MuxCore for Session {
     fn handle_data(&mut self, mut plain: Bytes, now: Instant) -> Result<(), MuxError> {
-        self.now = now;
-        while !plain.is_empty() && !self.is_closed() {
+        self.look_at_clock(now);
+        self.ping.missed = 0;
+        while !plain.is_empty() && !self.is_deaf() {
             if let Err(error) = self.handle_piece(&mut plain) {
                 self.fail(&error);
                 return Err(error);
@@ -715,10 +805,11 @@ impl MuxCore for Session {
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), MuxError> {
-        self.now = now;
+        self.look_at_clock(now);
         while let Some(id) = pop_due(&mut self.acks, now) {
-            let due = self.streams.get(&id).is_some_and(|s| s.opening == Opening::AckDue);
-            if due {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            stream.ack_overdue = true;
+            if stream.opening == Opening::AckDue && stream.accepted {
                 self.schedule_control(id);
             }
         }
@@ -729,12 +820,7 @@ impl MuxCore for Session {
             }
         }
         if self.ping.due <= now {
-            if self.ping.sent_at.is_some() || self.ping.to_send {
-                return Err(MuxError::KeepAlive(self.config.keep_alive));
-            }
-            self.ping.value = self.ping.value.wrapping_add(1);
-            self.ping.to_send = true;
-            self.ping.due = now + self.config.keep_alive;
+            self.handle_ping_due(now)?;
         }
         Ok(())
     }
@@ -772,10 +858,11 @@ impl MuxCore for Session {
     }
 
     fn poll_transmit(&mut self, budget: usize, frames: &mut Gather, now: Instant) {
-        self.now = now;
+        self.look_at_clock(now);
         if self.is_closed() {
             return;
         }
+        self.headers.reserve(HEADERS_LEN);
         if !matches!(self.goodbye, Goodbye::Now(_)) {
             self.transmit_session();
             while let Some(id) = self.control.pop_front() {
@@ -803,14 +890,15 @@ impl MuxCore for Session {
         }
         let ack = self.acks.front().map(|(due, _)| *due);
         let linger = self.lingering.front().map(|(due, _)| *due);
-        [Some(self.ping.due), ack, linger].into_iter().flatten().min()
+        let released = (!self.released.is_empty()).then_some(self.now);
+        [Some(self.ping.due), ack, linger, released].into_iter().flatten().min()
     }
 
     fn open(&mut self) -> Poll<Result<StreamId, MuxError>> {
-        if self.next_id > ID_MAX || self.goodbye != Goodbye::None {
+        if self.next_id > ID_MAX {
             return Poll::Ready(Err(MuxError::IdsExhausted));
         }
-        if !self.may_open() {
+        if !self.may_open() || self.goodbye != Goodbye::None {
             self.open_blocked = true;
             return Poll::Pending;
         }
@@ -818,14 +906,18 @@ impl MuxCore for Session {
         self.next_id += 2;
         self.streams.insert(id, StreamState::new(false));
         self.outbound += 1;
+        self.unacknowledged += 1;
         self.schedule_control(id);
         Poll::Ready(Ok(stream_id(id)))
     }
 
     fn accept(&mut self) -> Option<StreamId> {
         let id = self.unaccepted.pop_front()?;
-        self.streams.get_mut(&id)?.accepted = true;
-        self.acks.push_back((self.now + ACK_DELAY, id));
+        let stream = self.streams.get_mut(&id)?;
+        stream.accepted = true;
+        if stream.ack_overdue {
+            self.schedule_control(id);
+        }
         Some(stream_id(id))
     }
 
@@ -853,7 +945,7 @@ impl MuxCore for Session {
         let (number, room) = std::task::ready!(self.writable(id, data.len()))?;
         if room > 0 {
             let (_, stream) = self.live(id).expect("it has room");
-            stream.send.push_slice(&data[..room]);
+            stream.send.push_slice(data.get(..room).unwrap_or(data));
             self.queued += room;
             self.schedule_data(number);
         }
@@ -872,13 +964,13 @@ impl MuxCore for Session {
             self.referenced -= usize::from(released);
             return Poll::Ready(Ok(Some(chunk)));
         }
+        if let Some(code) = stream.recv.given_up {
+            return Poll::Ready(Err(StreamError::ResetLocally(code)));
+        }
         match (stream.recv.phase, &stream.error) {
             (RecvPhase::Ended, _) => Poll::Ready(Ok(None)),
-            (_, Some(error)) => Poll::Ready(Err(error.clone())),
-            (RecvPhase::Stopped, None) => {
-                Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)))
-            }
-            (RecvPhase::Open, None) => {
+            (RecvPhase::Open | RecvPhase::Stopped, Some(error)) => Poll::Ready(Err(error.clone())),
+            (RecvPhase::Stopped | RecvPhase::Open, None) => {
                 stream.recv.blocked = true;
                 Poll::Pending
             }
@@ -900,15 +992,21 @@ impl MuxCore for Session {
         }
     }
 
-    fn stop(&mut self, id: StreamId, _code: ErrorCode) {
-        if let Some((_, stream)) = self.live(id) {
-            let ended = stream.recv.phase == RecvPhase::Ended;
-            let freed = stream.recv.stop();
-            let blocks_peer = !ended && stream.recv.window == 0 && stream.error.is_none();
-            self.referenced -= freed;
-            if blocks_peer && let Ok(number) = u32::try_from(id.value()) {
-                self.reset_stream(number, ErrorCode::NONE);
-            }
+    fn stop(&mut self, id: StreamId, code: ErrorCode) {
+        let Some((number, stream)) = self.live(id) else { return };
+        let ended = stream.recv.phase == RecvPhase::Ended;
+        if ended && stream.recv.is_empty() {
+            return;
+        }
+        let code = *stream.recv.given_up.get_or_insert(code);
+        let freed = stream.recv.stop();
+        let blocks_peer = !ended && stream.recv.window == 0 && stream.error.is_none();
+        self.take_back(&freed);
+        // The rest of a frame that is coming in may be the end.
+        let coming =
+            matches!(self.incoming, Incoming::Body { stream, .. } if stream == Some(number));
+        if blocks_peer && !coming {
+            self.reset_stream(number, code);
         }
     }
 
@@ -941,6 +1039,7 @@ impl MuxCore for Session {
         if self.goodbye != Goodbye::None {
             return;
         }
+        self.refuse_inbound();
         let unfinished: Vec<u32> = {
             let mut ids: Vec<u32> = self
                 .streams
@@ -978,6 +1077,82 @@ fn pop_due(queue: &mut VecDeque<(Instant, u32)>, now: Instant) -> Option<u32> {
     queue.pop_front().map(|(_, id)| id)
 }
 
+/// Drops the entries of streams that are gone, once they outnumber the others.
+fn prune<T>(queue: &mut VecDeque<T>, streams: &HashMap<u32, StreamState>, id: impl Fn(&T) -> u32) {
+    if queue.len() > 2 * streams.len() + QUEUE_SLACK {
+        queue.retain(|entry| streams.contains_key(&id(entry)));
+    }
+}
+
 fn stream_id(number: u32) -> StreamId {
     StreamId::new(u64::from(number))
+}
+
+#[cfg(test)]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) streams: usize,
+    pub(super) inbound: usize,
+    pub(super) outbound: usize,
+    pub(super) unacknowledged: usize,
+    pub(super) unaccepted: usize,
+    pub(super) referenced: usize,
+    pub(super) queued: usize,
+    pub(super) growth: u32,
+}
+
+#[cfg(test)]
+impl Session {
+    pub(super) fn counters(&self) -> Counters {
+        Counters {
+            streams: self.streams.len(),
+            inbound: self.inbound,
+            outbound: self.outbound,
+            unacknowledged: self.unacknowledged,
+            unaccepted: self.unaccepted.len(),
+            referenced: self.referenced,
+            queued: self.queued,
+            growth: self.config.windows_growth_max - self.growth_left,
+        }
+    }
+
+    /// The counters as they follow from the streams alone.
+    pub(super) fn recount(&self) -> Counters {
+        let count =
+            |what: &dyn Fn(&StreamState) -> bool| self.streams.values().filter(|s| what(s)).count();
+        Counters {
+            streams: self.streams.len(),
+            inbound: count(&|s| s.inbound),
+            outbound: count(&|s| !s.inbound),
+            unacknowledged: count(&|s| matches!(s.opening, Opening::SynDue | Opening::SynSent)),
+            unaccepted: count(&|s| !s.accepted && s.send_held),
+            referenced: self.streams.values().map(|s| s.recv.referenced()).sum(),
+            queued: self.streams.values().map(|s| s.send.queued()).sum(),
+            growth: self.streams.values().map(|s| s.recv.growth()).sum(),
+        }
+    }
+
+    /// The length of everything that could grow without a stream.
+    pub(super) fn backlog(&self) -> usize {
+        let queues = [&self.control, &self.urgent, &self.bulk, &self.pongs, &self.refusals];
+        queues.iter().map(|queue| queue.len()).sum::<usize>()
+            + self.acks.len()
+            + self.lingering.len()
+            + self.released.len()
+            + self.events.len()
+            + self.headers.len()
+    }
+
+    /// The bytes that the stream's received data occupy, payload or not.
+    pub(super) fn held(&mut self, id: StreamId) -> usize {
+        self.live(id).map_or(0, |(_, stream)| stream.recv.held())
+    }
+
+    pub(super) fn clock(&self) -> Instant {
+        self.now
+    }
+
+    pub(super) fn set_next_id(&mut self, id: u32) {
+        self.next_id = id;
+    }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use p2p_core::StreamError;
+use p2p_core::{ErrorCode, StreamError};
 
 use super::{Config, WINDOW_INITIAL};
 
@@ -68,6 +68,8 @@ pub(super) struct StreamState {
     pub(super) inbound: bool,
     /// The application has it: an inbound stream waits for that.
     pub(super) accepted: bool,
+    /// The time for the ACK to ride on another frame has passed.
+    pub(super) ack_overdue: bool,
     pub(super) opening: Opening,
     pub(super) send: SendSide,
     pub(super) recv: RecvSide,
@@ -88,6 +90,7 @@ impl StreamState {
         Self {
             inbound,
             accepted: !inbound,
+            ack_overdue: false,
             opening: if inbound { Opening::AckDue } else { Opening::SynDue },
             send: SendSide::new(),
             recv: RecvSide::new(),
@@ -100,11 +103,11 @@ impl StreamState {
         }
     }
 
-    /// Ends both directions early, and says how many receive buffers that frees. What was
-    /// received up to an end of data stays readable: it is complete.
-    pub(super) fn kill(&mut self, error: StreamError) -> usize {
+    /// Ends both directions early, and says what that frees. What was received up to an end of
+    /// data stays readable: it is complete.
+    pub(super) fn kill(&mut self, error: StreamError) -> Freed {
         self.abandon(error);
-        if self.recv.phase == RecvPhase::Ended { 0 } else { self.recv.stop() }
+        if self.recv.phase == RecvPhase::Ended { Freed::default() } else { self.recv.stop() }
     }
 
     /// The same for the end of the connection: what has arrived stays readable.
@@ -228,12 +231,23 @@ pub(super) struct RecvSide {
     pub(super) blocked: bool,
     /// A window update is to be sent.
     pub(super) update_due: bool,
+    /// The application has given up reading, with this code.
+    pub(super) given_up: Option<ErrorCode>,
     /// The size that the window is kept at, in bytes.
     target: u32,
     updated_at: Option<Instant>,
     chunks: VecDeque<(Bytes, Origin)>,
     tail: BytesMut,
     buffered: u32,
+}
+
+/// What the connection gets back from a stream that is not read any more.
+#[derive(Debug, Default)]
+pub(super) struct Freed {
+    /// The number of chunks that pinned a receive buffer.
+    pub(super) referenced: usize,
+    /// How far the window had grown, in bytes.
+    pub(super) growth: u32,
 }
 
 /// Whether a chunk pins the buffer it was received in.
@@ -250,17 +264,13 @@ impl RecvSide {
             window: WINDOW_INITIAL,
             blocked: false,
             update_due: false,
+            given_up: None,
             target: WINDOW_INITIAL,
             updated_at: None,
             chunks: VecDeque::new(),
             tail: BytesMut::new(),
             buffered: 0,
         }
-    }
-
-    /// How far the window has grown above its first size, in bytes.
-    pub(super) fn growth(&self) -> u32 {
-        self.target.saturating_sub(WINDOW_INITIAL)
     }
 
     /// Keeps `data` by reference: it pins the buffer it came in.
@@ -321,9 +331,8 @@ impl RecvSide {
         Some((chunk, released))
     }
 
-    /// The number of chunks that pin a receive buffer.
-    pub(super) fn referenced(&self) -> usize {
-        self.chunks.iter().filter(|(_, origin)| *origin == Origin::Referenced).count()
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffered == 0
     }
 
     /// Whether so much was read that the peer should hear of it (YAMUX-29).
@@ -361,19 +370,44 @@ impl RecvSide {
         credit
     }
 
-    fn clear(&mut self) {
+    /// Stops reading: drops what is buffered, and says what that frees.
+    pub(super) fn stop(&mut self) -> Freed {
+        let referenced = |(_, origin): &&(Bytes, Origin)| *origin == Origin::Referenced;
+        let freed = Freed {
+            referenced: self.chunks.iter().filter(referenced).count(),
+            growth: self.target.saturating_sub(WINDOW_INITIAL),
+        };
+        self.target = self.target.min(WINDOW_INITIAL);
         self.chunks = VecDeque::new();
         self.tail = BytesMut::new();
         self.buffered = 0;
-    }
-
-    /// Stops reading: drops what is buffered, and says how many receive buffers that frees.
-    pub(super) fn stop(&mut self) -> usize {
-        let freed = self.referenced();
-        self.clear();
         if self.phase == RecvPhase::Open {
             self.phase = RecvPhase::Stopped;
         }
         freed
+    }
+}
+
+#[cfg(test)]
+impl RecvSide {
+    pub(super) fn referenced(&self) -> usize {
+        self.chunks.iter().filter(|(_, origin)| *origin == Origin::Referenced).count()
+    }
+
+    pub(super) fn growth(&self) -> u32 {
+        self.target - WINDOW_INITIAL
+    }
+
+    /// The capacities of all blocks, and of the queue that holds them.
+    pub(super) fn held(&mut self) -> usize {
+        let chunks = std::mem::take(&mut self.chunks);
+        let queue = chunks.capacity() * size_of::<(Bytes, Origin)>();
+        let mut blocks = self.tail.capacity();
+        for (chunk, origin) in chunks {
+            let block = chunk.try_into_mut().expect("the only reference to its buffer");
+            blocks += block.capacity();
+            self.chunks.push_back((block.freeze(), origin));
+        }
+        queue + blocks
     }
 }

@@ -1,0 +1,206 @@
+//! What broke other multiplexers (15-advisories.md), as tests.
+
+use super::*;
+
+/// The stream was registered before its first body was checked, and its clean-up panicked.
+#[test]
+fn cve_2026_32314_syn_with_a_body_beyond_the_window() {
+    let mut rig = Rig::server();
+    let wire = data(SYN, 1, &vec![0; 262_145]).encode();
+    let error = MuxError::WindowExceeded { stream: 1, len: 262_145, window: 262_144 };
+    assert_eq!(rig.hear_bytes(&wire), Err(error));
+    assert!(rig.is_empty() && rig.events().is_empty());
+    assert_eq!(rig.frames(), [bare(GO_AWAY, 0, 0, 1)]);
+
+    let mut rig = Rig::server();
+    rig.hear(&data(SYN, 1, &vec![0; 262_144])).unwrap();
+    assert_eq!(rig.read_all(id(1)).0.len(), 262_144);
+}
+
+/// Credit was added without a check.
+#[test]
+fn cve_2026_31814_credit_that_overflows() {
+    let error = MuxError::WindowOverflow { stream: 1, credit: u32::MAX };
+    for flags in [0, ACK, FIN] {
+        let mut rig = Rig::client();
+        rig.open();
+        rig.frames();
+        assert_eq!(rig.hear(&bare(UPDATE, flags, 1, u32::MAX)), Err(error.clone()));
+    }
+    for flags in [SYN, SYN | FIN] {
+        let mut rig = Rig::server();
+        assert_eq!(rig.hear(&bare(UPDATE, flags, 1, u32::MAX)), Err(error.clone()));
+        assert!(rig.is_empty() && rig.session.accept().is_none());
+        assert_eq!(rig.frames(), [bare(GO_AWAY, 0, 0, 1)]);
+    }
+}
+
+/// Pongs were queued without a limit for a peer that does not read.
+#[test]
+fn cve_2024_32984_ping_flood_that_reads_no_answer() {
+    let mut rig = Rig::server();
+    let wire: Vec<u8> = (0..10_000).flat_map(|i| bare(PING, SYN, 0, i).encode()).collect();
+    for _ in 0..20 {
+        rig.hear_bytes(&wire).unwrap();
+        assert_eq!(rig.session.backlog(), 32);
+    }
+}
+
+/// A length of 4 GiB was believed.
+#[test]
+fn ghsa_hmj8_5xmh_5573_length_of_four_gibibytes() {
+    for frame in
+        [bare(DATA, 0, 1, u32::MAX), bare(DATA, SYN, 3, u32::MAX), bare(DATA, RST, 1, u32::MAX)]
+    {
+        let mut rig = Rig::server();
+        rig.accepted(1);
+        let result = rig.hear(&frame);
+        assert!(matches!(result, Err(MuxError::WindowExceeded { len: u32::MAX, .. })));
+    }
+    let mut rig = Rig::server();
+    assert!(rig.hear(&bare(DATA, 0, 99, u32::MAX)).is_err(), "on an unknown stream, too");
+}
+
+/// The body stalls: nothing is held for it, and the session answers.
+#[test]
+fn ghsa_hmj8_5xmh_5573_body_that_never_comes() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    rig.hear_bytes(&bare(DATA, 0, 1, 100_000).encode()).unwrap();
+    assert_eq!(rig.session.held(one), 0);
+    rig.write(one, b"answer");
+    assert_eq!(rig.frames(), [data(0, 1, b"answer")]);
+}
+
+#[test]
+fn cve_2023_44487_rapid_reset() {
+    let mut rig = Rig::server();
+    for i in 0.. {
+        let number = 1 + 2 * i;
+        let first = data(SYN, number, &[0; 5000]);
+        let result = rig.hear(&first).and_then(|()| rig.hear(&bare(UPDATE, RST, number, 0)));
+        rig.events();
+        assert!(rig.session.backlog() < 2000);
+        if let Err(error) = result {
+            assert_eq!(i, 1000);
+            assert_eq!(error, MuxError::Flood { what: "stream resets", limit: 1000 });
+            break;
+        }
+    }
+    assert_eq!(rig.session.counters().referenced, 1, "that of the last stream alone");
+}
+
+/// The peer makes us reset: streams beyond the limit, while it reads nothing.
+#[test]
+fn cve_2025_8671_made_you_reset() {
+    let config = quiet().streams_inbound_max(1);
+    let mut rig = Rig::with(config, Role::Responder, Duration::ZERO);
+    rig.accepted(1);
+    for i in 0..1000 {
+        rig.hear(&data(SYN, 3 + 2 * i, b"body")).unwrap();
+    }
+    let flood = MuxError::Flood { what: "stream resets", limit: 1000 };
+    assert_eq!(rig.hear(&bare(UPDATE, SYN, 4001, 0)), Err(flood));
+    assert_eq!(rig.frames(), [bare(GO_AWAY, 0, 0, 2)]);
+}
+
+#[test]
+fn cve_2019_9518_empty_frames() {
+    let mut rig = Rig::server();
+    rig.accepted(1);
+    let wire: Vec<u8> = (0..101).flat_map(|_| bare(DATA, 0, 1, 0).encode()).collect();
+    assert!(matches!(rig.hear_bytes(&wire), Err(MuxError::Flood { limit: 100, .. })));
+}
+
+/// rust-yamux 0.14 keeps every frame as a block of its own: 60 to 90 times the payload.
+#[test]
+fn one_byte_frames_cost_no_more_memory_than_large_ones() {
+    const WINDOW: usize = 262_144;
+    let frame = data(0, 1, b"x").encode();
+    // Each frame alone, and as many as fit one received buffer.
+    for each in [1, 10_000] {
+        let mut rig = Rig::server();
+        let one = rig.accepted(1);
+        let mut sent = 0;
+        while sent < WINDOW {
+            let count = each.min(WINDOW - sent);
+            rig.hear_bytes(&frame.repeat(count)).unwrap();
+            sent += count;
+        }
+        let held = rig.session.held(one);
+        assert!(held <= WINDOW + (16 << 10) + 4096, "{held} bytes held");
+        assert_eq!(rig.read_all(one).0.len(), WINDOW);
+    }
+}
+
+/// The same with frames of any mixture, for what is not pinned in received buffers.
+#[test]
+fn frames_of_mixed_sizes_cost_no_more_memory() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    // Eight chunks by reference, each with a few bytes before it, that make blocks of their own.
+    for _ in 0..8 {
+        rig.hear(&data(0, 1, b"x")).unwrap();
+        rig.hear(&data(0, 1, &[0; 4096])).unwrap();
+    }
+    assert_eq!(rig.session.counters().referenced, 8);
+    let mut sent = 8 * 4097;
+    let mut size = 1;
+    while sent < 262_144 {
+        let len = size.min(262_144 - sent);
+        rig.hear(&data(0, 1, &vec![0; len])).unwrap();
+        sent += len;
+        size = size * 7 % 5003;
+    }
+    assert_eq!(rig.session.counters().referenced, 8);
+    let held = rig.session.held(one);
+    assert!(held <= 262_144 + (16 << 10) + 8192, "{held} bytes held");
+    assert_eq!(rig.read_all(one).0.len(), 262_144);
+    assert_eq!(rig.session.counters().referenced, 0);
+}
+
+/// rust-yamux issue 227: both sides have full pipes and pings under way. Reading goes on.
+#[test]
+fn rust_yamux_227_two_saturated_sessions_never_deadlock() {
+    const PIPE: usize = 20;
+    const LEN: usize = 600_000;
+    let config = Config::default().keep_alive(SECOND);
+    let mut client = Rig::fresh(config.clone(), Role::Initiator);
+    let mut server = Rig::fresh(config, Role::Responder);
+    server.now = client.now;
+    let (one, two) = (client.open(), server.open());
+    let mut pipes = [Vec::new(), Vec::new()];
+    let mut left = [LEN; 2];
+    let mut read = [0; 2];
+    let mut accepted = [None; 2];
+    for turn in 0..10_000_000_u32 {
+        for (side, rig) in [&mut client, &mut server].into_iter().enumerate() {
+            let own = [one, two][side];
+            if left[side] > 0 {
+                left[side] -= rig.write(own, &vec![0; left[side].min(50_000)]);
+            }
+            // As the driver does it: frames are taken when all the last ones are in the pipe.
+            if pipes[side].is_empty() && rig.session.has_transmit() {
+                let mut out = Gather::new();
+                rig.session.poll_transmit(1, &mut out, rig.now);
+                pipes[side].extend(out.copy_to_bytes(out.len()));
+            }
+            let taken = pipes[1 - side].len().min(if turn % 50 == 0 { 30_000 } else { PIPE });
+            let wire: Vec<u8> = pipes[1 - side].drain(..taken).collect();
+            rig.hear_bytes(&wire).unwrap();
+            accepted[side] = accepted[side].or_else(|| rig.session.accept());
+            // The application reads now and then, so that windows are used up.
+            if turn % 1000 == 0
+                && let Some(id) = accepted[side]
+            {
+                read[side] += rig.read_all(id).0.len();
+            }
+            rig.pass(5 * MILLI).unwrap();
+            rig.events();
+        }
+        if read == [LEN; 2] {
+            return;
+        }
+    }
+    panic!("deadlock: {left:?} to write, {read:?} read");
+}

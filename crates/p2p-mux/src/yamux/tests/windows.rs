@@ -1,0 +1,299 @@
+//! Credit: what may be sent, and when more is granted.
+
+use super::*;
+
+/// Reads everything and gives the credit that is granted for it.
+fn granted(rig: &mut Rig, id: StreamId) -> u32 {
+    rig.read_all(id);
+    let frames = rig.frames();
+    for frame in &frames {
+        assert_eq!((frame.kind, frame.flags, frame.stream), (UPDATE, 0, number(id)));
+    }
+    assert!(frames.len() <= 1);
+    frames.first().map_or(0, |frame| frame.length)
+}
+
+#[test]
+fn yamux_22_windows_begin_with_256_kib() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    rig.hear(&data(0, 1, &vec![0; 262_144])).unwrap();
+    assert!(rig.frames().is_empty(), "no credit before the application reads");
+    assert_eq!(rig.read_all(one).0.len(), 262_144);
+    let two = rig.opened();
+    let mut sent = 0;
+    while rig.write(two, &[0; 50_000]) > 0 {
+        sent += rig.frames().iter().map(|frame| frame.body.len()).sum::<usize>();
+    }
+    assert_eq!(sent, 262_144);
+}
+
+#[test]
+fn yamux_23_headers_and_empty_frames_cost_no_credit() {
+    let mut rig = Rig::server();
+    rig.accepted(1);
+    for _ in 0..50 {
+        rig.hear(&bare(DATA, 0, 1, 0)).unwrap();
+    }
+    rig.hear(&data(0, 1, &vec![0; 262_144])).unwrap();
+}
+
+#[test]
+fn yamux_24_credit_on_syn_and_ack_is_a_delta() {
+    let mut rig = Rig::server();
+    rig.hear(&bare(UPDATE, SYN, 1, 0)).unwrap();
+    rig.hear(&bare(UPDATE, SYN, 3, 10)).unwrap();
+    let (one, three) = (rig.session.accept().unwrap(), rig.session.accept().unwrap());
+    let two = rig.open();
+    rig.frames();
+    rig.hear(&bare(UPDATE, ACK, 2, 5)).unwrap();
+    for (stream, window) in [(one, 262_144), (three, 262_154), (two, 262_149)] {
+        let mut sent = 0;
+        loop {
+            let count = rig.write(stream, &[0; 50_000]);
+            sent += count;
+            rig.frames();
+            if count == 0 {
+                break;
+            }
+        }
+        assert_eq!(sent, window);
+    }
+}
+
+#[test]
+fn yamux_26_credit_that_overflows_is_fatal() {
+    let mut rig = Rig::server();
+    rig.accepted(1);
+    rig.hear(&bare(UPDATE, 0, 1, u32::MAX - 262_144)).unwrap();
+    let error = MuxError::WindowOverflow { stream: 1, credit: 1 };
+    assert_eq!(rig.hear(&bare(UPDATE, 0, 1, 1)), Err(error));
+    assert_eq!(rig.frames(), [bare(GO_AWAY, 0, 0, 1)]);
+}
+
+#[test]
+fn yamux_27_more_data_than_credit_is_fatal() {
+    for already in [0, 1, 262_143, 262_144] {
+        let mut rig = Rig::server();
+        rig.accepted(1);
+        rig.hear(&data(0, 1, &vec![0; already as usize])).unwrap();
+        let (len, window) = (262_145 - already, 262_144 - already);
+        // It is the header that counts: no body needs to follow.
+        let error = MuxError::WindowExceeded { stream: 1, len, window };
+        assert_eq!(rig.hear(&bare(DATA, 0, 1, len)), Err(error));
+        assert_eq!(rig.frames(), [bare(GO_AWAY, 0, 0, 1)]);
+        assert!(rig.session.is_closed());
+    }
+}
+
+/// Whatever the window is that a stream had, no honest frame is larger than the largest.
+#[test]
+fn more_data_than_any_window_is_fatal_on_unknown_streams_too() {
+    let mut rig = Rig::server();
+    let most = 16 << 20;
+    rig.hear(&bare(DATA, 0, 99, most)).unwrap();
+    rig.hear_bytes(&vec![0; most as usize]).unwrap();
+    let error = MuxError::WindowExceeded { stream: 99, len: most + 1, window: most };
+    assert_eq!(rig.hear(&bare(DATA, 0, 99, most + 1)), Err(error));
+}
+
+#[test]
+fn yamux_28_updates_may_be_small_and_wake_a_writer() {
+    let mut rig = Rig::client();
+    let one = rig.opened();
+    while rig.write(one, &[0; 100_000]) > 0 {
+        rig.frames();
+    }
+    rig.events();
+    rig.hear(&bare(UPDATE, 0, 1, 0)).unwrap();
+    assert!(rig.events().is_empty());
+    rig.hear(&bare(UPDATE, 0, 1, 1)).unwrap();
+    assert_eq!(rig.events(), [MuxEvent::Writable(one)]);
+    assert_eq!(rig.write(one, b"xy"), 1);
+    assert_eq!(rig.frames(), [data(0, 1, b"x")]);
+}
+
+#[test]
+fn yamux_29_credit_comes_when_half_of_the_window_was_read() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    rig.hear(&data(0, 1, &vec![0; 131_071])).unwrap();
+    assert_eq!(granted(&mut rig, one), 0);
+    rig.hear(&data(0, 1, b"!")).unwrap();
+    assert!(rig.frames().is_empty(), "not on receipt");
+    assert_eq!(granted(&mut rig, one), 131_072);
+    rig.hear(&data(0, 1, &vec![0; 262_144])).unwrap();
+    assert!(matches!(rig.session.read(one, 131_071), Poll::Ready(Ok(Some(_)))));
+    assert!(rig.frames().is_empty());
+    assert!(matches!(rig.session.read(one, 9000), Poll::Ready(Ok(Some(_)))));
+    assert_eq!(rig.frames(), [bare(UPDATE, 0, 1, 140_071)], "only for what was read");
+}
+
+/// Trap 9: the answer is larger than a window, and our side is finished.
+#[test]
+fn yamux_17_credit_is_granted_after_our_own_fin() {
+    let mut rig = Rig::client();
+    let one = rig.opened();
+    rig.session.finish(one);
+    assert_eq!(rig.frames(), [bare(DATA, FIN, 1, 0)]);
+    for _ in 0..10 {
+        rig.hear(&data(0, 1, &vec![0; 262_144])).unwrap();
+        assert_eq!(granted(&mut rig, one), 262_144);
+    }
+}
+
+#[test]
+fn yamux_31_no_credit_after_the_peers_fin() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    rig.hear(&data(FIN, 1, &vec![0; 262_144])).unwrap();
+    assert_eq!(granted(&mut rig, one), 0);
+    rig.hear(&bare(UPDATE, 0, 1, 100)).unwrap();
+    rig.session.finish(one);
+    rig.frames();
+    rig.hear(&bare(UPDATE, 0, 1, 100)).unwrap();
+    rig.release(one);
+    assert!(rig.is_empty());
+}
+
+/// Uses up the window, reads it, and lets `time` pass before the next round.
+fn round(rig: &mut Rig, one: StreamId, window: &mut u32, time: Duration) -> u32 {
+    rig.hear(&data(0, 1, &vec![0; *window as usize])).unwrap();
+    let credit = granted(rig, one);
+    *window = credit;
+    rig.now += time;
+    credit
+}
+
+#[test]
+fn yamux_30_the_window_doubles_when_it_is_used_up_within_two_round_trips() {
+    let mut rig = Rig::with(quiet(), Role::Responder, 100 * MILLI);
+    let one = rig.accepted(1);
+    let mut window = WINDOW_INITIAL;
+    assert_eq!(round(&mut rig, one, &mut window, 200 * MILLI), 256 << 10, "the first: no measure");
+    assert_eq!(round(&mut rig, one, &mut window, 199 * MILLI), 256 << 10, "slow");
+    assert_eq!(round(&mut rig, one, &mut window, 199 * MILLI), 512 << 10, "fast");
+    assert_eq!(round(&mut rig, one, &mut window, 200 * MILLI), 1 << 20, "fast");
+    assert_eq!(round(&mut rig, one, &mut window, MILLI), 1 << 20, "slow, and never smaller");
+    assert_eq!(rig.session.counters().growth, (1 << 20) - (256 << 10));
+    rig.session.reset(one, ErrorCode::NONE);
+    assert_eq!(rig.session.counters().growth, 0, "the growth goes back with the stream's end");
+    rig.release(one);
+    rig.frames();
+    assert!(rig.is_empty());
+}
+
+#[test]
+fn yamux_30_no_growth_without_a_round_trip() {
+    let mut rig = Rig::fresh(quiet(), Role::Responder);
+    rig.session.handle_timeout(rig.now).unwrap();
+    rig.frames();
+    let one = rig.accepted(1);
+    let mut window = WINDOW_INITIAL;
+    for _ in 0..5 {
+        assert_eq!(round(&mut rig, one, &mut window, Duration::ZERO), 256 << 10);
+    }
+}
+
+#[test]
+fn window_max_limits_growth() {
+    for most in [100, 262_144, 300_000, 16 << 20] {
+        let mut rig = Rig::with(quiet().window_max(most), Role::Responder, SECOND);
+        let one = rig.accepted(1);
+        let mut window = WINDOW_INITIAL;
+        for _ in 0..10 {
+            round(&mut rig, one, &mut window, MILLI);
+        }
+        assert_eq!(window, most.max(WINDOW_INITIAL));
+    }
+}
+
+#[test]
+fn windows_growth_max_limits_all_streams_and_is_given_back() {
+    let config = quiet().windows_growth_max(1 << 20);
+    let mut rig = Rig::with(config, Role::Responder, SECOND);
+    let grow = |rig: &mut Rig, number: u32| {
+        let id = rig.accepted(number);
+        let mut window = WINDOW_INITIAL;
+        for _ in 0..5 {
+            rig.hear(&data(0, number, &vec![0; window as usize])).unwrap();
+            window = granted(rig, id);
+        }
+        (id, window)
+    };
+    let (one, window) = grow(&mut rig, 1);
+    assert_eq!(window, (1 << 20) + (256 << 10));
+    assert_eq!(grow(&mut rig, 3).1, 256 << 10, "nothing is left");
+    // An ordinary end gives it back too.
+    rig.hear(&bare(UPDATE, FIN, 1, 0)).unwrap();
+    rig.session.finish(one);
+    rig.frames();
+    rig.release(one);
+    assert_eq!(rig.session.counters().growth, 0);
+    let (five, window) = grow(&mut rig, 5);
+    assert_eq!(window, (1 << 20) + (256 << 10));
+    rig.hear(&bare(UPDATE, RST, 5, 0)).unwrap();
+    assert_eq!(rig.session.counters().growth, 0, "held by the application, but dead");
+    rig.release(five);
+    assert_eq!(grow(&mut rig, 7).1, (1 << 20) + (256 << 10));
+}
+
+/// The buffers for sending are limited, and every stream gets a share.
+#[test]
+fn send_buffers_are_limited() {
+    let mut rig = Rig::client();
+    let streams: Vec<StreamId> = (0..12).map(|_| rig.opened()).collect();
+    let taken: Vec<usize> = streams.iter().map(|id| rig.write(*id, &[0; 200_000])).collect();
+    assert_eq!(taken, [[131_072; 8].as_slice(), &[4096; 4]].concat());
+    assert_eq!(rig.session.counters().queued, (1 << 20) + 4 * 4096);
+    for id in &streams {
+        assert_eq!(rig.write(*id, b"x"), 0);
+    }
+    rig.events();
+    rig.frames();
+    let woken = rig.events();
+    for id in &streams {
+        assert!(woken.contains(&MuxEvent::Writable(*id)), "{id:?} is left waiting");
+    }
+    assert_eq!(rig.session.counters().queued, 0);
+}
+
+/// A full buffer and a little credit left.
+#[test]
+fn a_writer_with_little_credit_is_woken_when_its_buffer_empties() {
+    let mut rig = Rig::client();
+    let one = rig.opened();
+    rig.hear(&bare(UPDATE, 0, 1, 5)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(rig.write(one, &[0; 200_000]), 131_072);
+        assert_eq!(rig.write(one, b"more than five"), 0);
+        rig.events();
+        rig.frames();
+        assert_eq!(rig.events(), [MuxEvent::Writable(one)]);
+    }
+    assert_eq!(rig.write(one, b"more than five"), 5);
+}
+
+/// Streams that write a little all the time must not hold up one that sends in bulk.
+#[test]
+fn busy_small_streams_do_not_starve_a_bulk_stream() {
+    let mut rig = Rig::client();
+    let bulk = rig.opened();
+    let small: Vec<StreamId> = (0..20).map(|_| rig.opened()).collect();
+    for id in small.iter().chain([&bulk]) {
+        rig.hear(&bare(UPDATE, 0, number(*id), 1 << 30)).unwrap();
+    }
+    rig.write(bulk, &[1; 100_000]);
+    let mut sent = 0;
+    for _ in 0..20 {
+        for id in &small {
+            rig.write(*id, &[0; 8000]);
+        }
+        let mut out = Gather::new();
+        rig.session.poll_transmit(1 << 17, &mut out, rig.now);
+        for frame in Frame::decode_all(&out.copy_to_bytes(out.len())) {
+            sent += if frame.stream == number(bulk) { frame.body.len() } else { 0 };
+        }
+    }
+    assert_eq!(sent, 100_000);
+}
