@@ -123,8 +123,11 @@ pub trait MuxCore: Send + 'static {
     /// [`StreamError`] when the data end early.
     fn read(&mut self, id: StreamId, max: usize) -> Poll<Result<Option<Bytes>, StreamError>>;
 
-    /// Ends this side's data, behind what is queued.
-    fn finish(&mut self, id: StreamId);
+    /// Ends this side's data, behind what is queued. Nothing to do where that was done before.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream was reset before.
+    fn finish(&mut self, id: StreamId) -> Result<(), StreamError>;
 
     /// Ends the stream at once, in both directions where the protocol knows no better.
     fn reset(&mut self, id: StreamId, code: ErrorCode);

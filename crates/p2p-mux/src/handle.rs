@@ -255,8 +255,8 @@ impl AsyncWrite for MuxSend {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.with(|state| state.core.finish(self.id));
-        Poll::Ready(Ok(()))
+        let finished = self.shared.with(|state| state.core.finish(self.id));
+        Poll::Ready(finished.map_err(io::Error::from))
     }
 }
 

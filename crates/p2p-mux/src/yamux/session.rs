@@ -1,10 +1,12 @@
 //! The session: every stream of one connection, and what is due to be sent.
 //!
-//! Incoming bytes go `handle_data` → `handle_header` → one `on_*` for each kind of frame; bodies
-//! are handed on piece by piece, so no frame is ever buffered whole. Outgoing frames come from
-//! three queues, in this order: the session's own (pong, ping), the streams' control frames
-//! (RST, credit, SYN or ACK alone), and data, where streams that have just become active go
-//! before those that send in bulk.
+//! Input is in `incoming`, output in `transmit`; here is what they share, and the application's
+//! commands.
+
+#[cfg(test)]
+mod counters;
+mod incoming;
+mod transmit;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,22 +14,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+#[cfg(test)]
+pub(in crate::yamux) use counters::Counters;
+use incoming::{Budget, Incoming};
 use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError, StreamId};
 
 use super::{
-    Config, WINDOW_INITIAL,
-    frame::{Flags, HEADER_LEN, Header, Kind},
+    Config,
     stream::{Freed, Opening, RecvPhase, SendPhase, StreamState},
 };
 
 /// Go-away codes (YAMUX-37); 0 is a normal end.
 const GO_AWAY_PROTOCOL_ERROR: u32 = 1;
 const GO_AWAY_INTERNAL_ERROR: u32 = 2;
-/// The largest body of a data frame that is sent: with its header it fills one Noise record.
-const BODY_LEN_MAX: usize = 65_519 - HEADER_LEN;
-/// What a stream that has just become active may send before those that send in bulk, in bytes.
-const URGENT_LEN_MAX: usize = 16 << 10;
 /// What one stream may have queued, in bytes.
 const SEND_BUFFER_MAX: usize = 128 << 10;
 /// What all streams of the connection may have queued, in bytes, before each is held to
@@ -35,40 +35,17 @@ const SEND_BUFFER_MAX: usize = 128 << 10;
 const SEND_BUFFERS_MAX: usize = 1 << 20;
 /// What every stream may queue however much the others have queued, in bytes.
 const SEND_BUFFER_MIN: usize = 4 << 10;
-/// Received chunks of at least this many bytes are kept by reference, as long as no more than
-/// `REFERENCED_MAX` are unread: each pins a receive buffer.
-const REFERENCED_LEN_MIN: usize = 4 << 10;
-/// How many unread chunks of the whole connection may pin a receive buffer.
-const REFERENCED_MAX: usize = 8;
 /// Own streams that the peer has not acknowledged; opening waits beyond (YAMUX-42).
 const UNACKNOWLEDGED_MAX: usize = 256;
 /// Inbound streams that nobody has accepted; one more is reset (YAMUX-43).
 const UNACCEPTED_MAX: usize = 256;
-/// Pongs that wait to be sent; a ping beyond is not answered (YAMUX-35).
-const PONGS_MAX: usize = 32;
-/// Refusals that wait to be sent. A peer that causes more does not read them; js-libp2p may open
-/// 1000 streams at once (YAMUX-44), all of them in one received buffer.
-const REFUSALS_MAX: usize = 1000;
-/// Frames in a row that carry nothing.
-const EMPTY_FRAMES_MAX: u32 = 100;
-/// Resets that the peer sends or causes: so many at once, and `RESETS_PER_SECOND` over time.
-const RESETS_MAX: u32 = 1000;
-const RESETS_PER_SECOND: u32 = 100;
-/// How long an ACK may wait for a frame of its stream to ride on. Peers count streams that are
-/// not acknowledged, but no peer times out on it (YAMUX-14).
-const ACK_DELAY: Duration = Duration::from_millis(20);
 /// How long a stream that both halves of this side are done with waits for the peer's end, from
 /// the first look at the clock after that.
 const LINGER: Duration = Duration::from_secs(30);
 /// Intervals of silence after a ping that mean that the peer is gone.
 const PINGS_MISSED_MAX: u32 = 2;
-/// Frames of streams that have just become active that may go ahead of one bulk frame: what is
-/// about one turn of the driver.
-const URGENT_RUN_MAX: u32 = 8;
 /// Entries of streams that are gone, in a queue of streams, that are not worth a clean-up.
 const QUEUE_SLACK: usize = 64;
-/// What headers are written to at once, in bytes.
-const HEADERS_LEN: usize = 64 * HEADER_LEN;
 /// The last id of either parity is near 2^32; ids stop well before (YAMUX-10).
 const ID_MAX: u32 = u32::MAX - 2;
 
@@ -114,28 +91,6 @@ pub(super) struct Session {
     goodbye: Goodbye,
 }
 
-/// Where in a frame the incoming bytes are.
-#[derive(Debug)]
-enum Incoming {
-    Header {
-        bytes: [u8; HEADER_LEN],
-        have: usize,
-    },
-    /// The body of a stream that was live when the header came; else nobody may get it, even if
-    /// a stream of that number is opened meanwhile: it is not covered by a window.
-    Body {
-        stream: Option<u32>,
-        left: u32,
-        end: bool,
-    },
-}
-
-impl Incoming {
-    const fn next_header() -> Self {
-        Self::Header { bytes: [0; HEADER_LEN], have: 0 }
-    }
-}
-
 /// Our own ping: at most one is under way (YAMUX-34).
 #[derive(Debug)]
 struct Ping {
@@ -146,28 +101,6 @@ struct Ping {
     /// Intervals in a row in which it was not answered and nothing else came in.
     missed: u32,
     round_trip: Option<Duration>,
-}
-
-/// An allowance that refills with time.
-#[derive(Debug)]
-struct Budget {
-    left: u32,
-    refilled_at: Instant,
-}
-
-impl Budget {
-    fn spend(&mut self, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.refilled_at);
-        let earned = elapsed.as_millis() * u128::from(RESETS_PER_SECOND) / 1000;
-        let earned = u32::try_from(earned).unwrap_or(RESETS_MAX);
-        if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(RESETS_MAX);
-            self.refilled_at = now;
-        }
-        let spent = self.left.checked_sub(1);
-        self.left = spent.unwrap_or(0);
-        spent.is_some()
-    }
 }
 
 /// How far the end of the session is.
@@ -220,266 +153,11 @@ impl Session {
             headers: BytesMut::new(),
             events: VecDeque::new(),
             ping,
-            resets: Budget { left: RESETS_MAX, refilled_at: now },
+            resets: Budget::new(now),
             empty_frames: 0,
             goodbye: Goodbye::None,
         }
     }
-
-    // Input.
-
-    fn handle_piece(&mut self, plain: &mut Bytes) -> Result<(), MuxError> {
-        match &mut self.incoming {
-            Incoming::Header { bytes, have } => {
-                for (slot, byte) in bytes.iter_mut().skip(*have).zip(plain.iter()) {
-                    *slot = *byte;
-                }
-                let count = plain.len().min(HEADER_LEN - *have);
-                plain.advance(count);
-                *have += count;
-                if *have == HEADER_LEN {
-                    let header = Header::decode(*bytes)?;
-                    self.incoming = Incoming::next_header();
-                    self.handle_header(header)?;
-                }
-            }
-            Incoming::Body { stream, left, end } => {
-                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(plain.len());
-                let piece = plain.split_to(count);
-                *left -= u32::try_from(count).expect("no more than `left`, which is a u32");
-                let (stream, whole, end) = (*stream, *left == 0, *end);
-                if whole {
-                    self.incoming = Incoming::next_header();
-                }
-                if let Some(stream) = stream {
-                    self.on_body(stream, piece, whole && !end);
-                    if whole && end {
-                        self.on_fin(stream);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn handle_header(&mut self, header: Header) -> Result<(), MuxError> {
-        let misplaced = |frame| MuxError::Misplaced { frame, stream: header.stream };
-        match header.kind {
-            Kind::Data if header.stream == 0 => Err(misplaced("data")),
-            Kind::WindowUpdate if header.stream == 0 => Err(misplaced("window update")),
-            Kind::Ping if header.stream != 0 => Err(misplaced("ping")),
-            Kind::GoAway if header.stream != 0 => Err(misplaced("go away")),
-            Kind::Data => self.on_data(header),
-            Kind::WindowUpdate => self.on_window_update(header),
-            Kind::Ping => {
-                self.on_ping(header);
-                Ok(())
-            }
-            Kind::GoAway => {
-                self.goodbye = Goodbye::Heard(ErrorCode::new(header.length));
-                Ok(())
-            }
-        }
-    }
-
-    /// Every check stands before any state is made (CVE-2026-32314).
-    fn on_data(&mut self, header: Header) -> Result<(), MuxError> {
-        let syn = header.flags.has(Flags::SYN);
-        if syn {
-            self.check_syn(header.stream)?;
-        }
-        let window = match self.streams.get(&header.stream) {
-            Some(stream) if stream.recv.phase == RecvPhase::Ended && header.length > 0 => {
-                return Err(MuxError::DataAfterEnd(header.stream));
-            }
-            Some(stream) => stream.recv.window,
-            None if syn => WINDOW_INITIAL,
-            // It is for a stream that is gone: some window has covered it.
-            None => self.config.window_max,
-        };
-        if header.length > window {
-            let (stream, len) = (header.stream, header.length);
-            return Err(MuxError::WindowExceeded { stream, len, window });
-        }
-        self.count_empty(header.length == 0 && header.flags == Flags::NONE)?;
-        let end = header.flags.has(Flags::FIN);
-        let live = self.begin_or_acknowledge(header)?;
-        if live {
-            if let Some(stream) = self.streams.get_mut(&header.stream) {
-                stream.recv.window -= header.length;
-            }
-            if end && header.length == 0 {
-                self.on_fin(header.stream);
-            }
-        }
-        if header.length > 0 {
-            let stream = live.then_some(header.stream);
-            self.incoming = Incoming::Body { stream, left: header.length, end };
-        }
-        Ok(())
-    }
-
-    fn on_window_update(&mut self, header: Header) -> Result<(), MuxError> {
-        let reset = header.flags.has(Flags::RST);
-        if header.flags.has(Flags::SYN) {
-            self.check_syn(header.stream)?;
-        }
-        // The length of a reset is its error code, not credit (YAMUX-41).
-        let credit = if reset { 0 } else { header.length };
-        let known = self.streams.get(&header.stream);
-        let have = known.map_or(WINDOW_INITIAL, |s| s.send.credit);
-        let counts = known.is_some() || header.flags.has(Flags::SYN);
-        let sum = have.checked_add(credit);
-        if counts && sum.is_none() {
-            return Err(MuxError::WindowOverflow { stream: header.stream, credit });
-        }
-        self.count_empty(credit == 0 && header.flags == Flags::NONE)?;
-        if !self.begin_or_acknowledge(header)? {
-            return Ok(());
-        }
-        if let (Some(stream), Some(sum)) = (self.streams.get_mut(&header.stream), sum) {
-            stream.send.credit = sum;
-            if credit > 0 && stream.send.blocked {
-                stream.send.blocked = false;
-                self.events.push_back(MuxEvent::Writable(stream_id(header.stream)));
-            }
-        }
-        if header.flags.has(Flags::FIN) {
-            self.on_fin(header.stream);
-        }
-        Ok(())
-    }
-
-    fn check_syn(&self, id: u32) -> Result<(), MuxError> {
-        let ours = id % 2 == self.next_id % 2;
-        if ours || self.streams.contains_key(&id) {
-            return Err(MuxError::StreamId(id));
-        }
-        Ok(())
-    }
-
-    /// Handles SYN, ACK and RST. False when there is no stream to go on with.
-    fn begin_or_acknowledge(&mut self, header: Header) -> Result<bool, MuxError> {
-        if header.flags.has(Flags::SYN) && !self.begin_inbound(header.stream)? {
-            return Ok(false);
-        }
-        let Some(stream) = self.streams.get_mut(&header.stream) else {
-            return Ok(false);
-        };
-        if header.flags.has(Flags::ACK) && stream.opening == Opening::SynSent {
-            stream.opening = Opening::Done;
-            self.unacknowledged -= 1;
-            self.tell_openers();
-        }
-        if header.flags.has(Flags::RST) {
-            let code = match header.kind {
-                Kind::WindowUpdate => header.length,
-                Kind::Data | Kind::Ping | Kind::GoAway => 0,
-            };
-            self.on_reset(header.stream, ErrorCode::new(code))?;
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    fn begin_inbound(&mut self, id: u32) -> Result<bool, MuxError> {
-        let full = self.inbound >= self.config.streams_inbound_max
-            || self.unaccepted.len() >= UNACCEPTED_MAX;
-        if full || self.refuse_inbound || self.goodbye != Goodbye::None {
-            self.spend_reset()?;
-            if self.refusals.len() >= REFUSALS_MAX {
-                let limit = u32::try_from(REFUSALS_MAX).unwrap_or(u32::MAX);
-                return Err(MuxError::Flood { what: "refused streams", limit });
-            }
-            self.refusals.push_back(id);
-            return Ok(false);
-        }
-        self.streams.insert(id, StreamState::new(true));
-        self.inbound += 1;
-        self.unaccepted.push_back(id);
-        prune(&mut self.acks, &self.streams, |(_, id)| *id);
-        self.acks.push_back((self.now + ACK_DELAY, id));
-        self.events.push_back(MuxEvent::Acceptable);
-        Ok(true)
-    }
-
-    /// `more` says that this is the end of the frame, but not of the data.
-    fn on_body(&mut self, id: u32, piece: Bytes, more: bool) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.recv.phase != RecvPhase::Open {
-            // Nobody reads: without a word the peer would wait for credit for ever.
-            if more && stream.recv.window == 0 && stream.error.is_none() {
-                let code = stream.recv.given_up.unwrap_or(ErrorCode::NONE);
-                self.reset_stream(id, code);
-            }
-            return;
-        }
-        if piece.len() >= REFERENCED_LEN_MIN && self.referenced < REFERENCED_MAX {
-            self.referenced += 1;
-            stream.recv.push_referenced(piece);
-        } else {
-            stream.recv.push_copied(&piece);
-        }
-        self.tell_reader(id);
-    }
-
-    fn on_fin(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.error.is_none() {
-            stream.recv.phase = RecvPhase::Ended;
-            self.tell_reader(id);
-            self.forget_if_over(id);
-        }
-    }
-
-    fn on_reset(&mut self, id: u32, code: ErrorCode) -> Result<(), MuxError> {
-        // A stream of ours cost this side an opening: the peer cannot make many.
-        if self.streams.get(&id).is_some_and(|s| s.inbound) {
-            self.spend_reset()?;
-        }
-        self.kill_stream(id, StreamError::Reset(code));
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.reset_due = None;
-            if !stream.accepted {
-                stream.send_held = false;
-                stream.recv_held = false;
-            }
-        }
-        self.forget_if_over(id);
-        Ok(())
-    }
-
-    fn spend_reset(&mut self) -> Result<(), MuxError> {
-        if self.resets.spend(self.now) {
-            return Ok(());
-        }
-        Err(MuxError::Flood { what: "stream resets", limit: RESETS_MAX })
-    }
-
-    fn on_ping(&mut self, header: Header) {
-        if header.flags.has(Flags::SYN) {
-            if self.pongs.len() < PONGS_MAX {
-                self.pongs.push_back(header.length);
-            }
-        } else if header.flags.has(Flags::ACK)
-            && header.length == self.ping.value
-            && let Some(sent_at) = self.ping.sent_at.take()
-        {
-            self.ping.missed = 0;
-            self.ping.round_trip = Some(self.now.saturating_duration_since(sent_at));
-            self.ping.due = self.now + self.config.keep_alive;
-        }
-    }
-
-    fn count_empty(&mut self, empty: bool) -> Result<(), MuxError> {
-        self.empty_frames = if empty { self.empty_frames.saturating_add(1) } else { 0 };
-        if self.empty_frames > EMPTY_FRAMES_MAX {
-            return Err(MuxError::Flood { what: "empty frames in a row", limit: EMPTY_FRAMES_MAX });
-        }
-        Ok(())
-    }
-
-    // Changes of streams.
 
     /// Ends a stream early, on this side only.
     fn kill_stream(&mut self, id: u32, error: StreamError) {
@@ -570,141 +248,6 @@ impl Session {
         }
     }
 
-    // Output.
-
-    fn put_header(&mut self, kind: Kind, flags: Flags, stream: u32, length: u32) {
-        Header { kind, flags, stream, length }.encode(&mut self.headers);
-    }
-
-    fn transmit_session(&mut self) {
-        while let Some(value) = self.pongs.pop_front() {
-            self.put_header(Kind::Ping, Flags::ACK, 0, value);
-        }
-        if std::mem::take(&mut self.ping.to_send) {
-            self.ping.sent_at = Some(self.now);
-            self.put_header(Kind::Ping, Flags::SYN, 0, self.ping.value);
-        }
-        while let Some(id) = self.refusals.pop_front() {
-            self.put_header(Kind::WindowUpdate, Flags::RST, id, 0);
-        }
-    }
-
-    /// Sends what a stream has to say besides data: its reset, its credit, or SYN or ACK alone.
-    fn transmit_control(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.in_control = false;
-        if let Some(code) = stream.reset_due.take() {
-            self.put_header(Kind::WindowUpdate, Flags::RST, id, code);
-            self.forget_if_over(id);
-            return;
-        }
-        if stream.error.is_some() {
-            return;
-        }
-        let update = std::mem::take(&mut stream.recv.update_due);
-        // SYN and ACK ride on data, where there are any.
-        let alone = matches!(stream.opening, Opening::SynDue | Opening::AckDue) && !stream.in_ready;
-        if !update && !alone {
-            return;
-        }
-        let credit = if update && stream.recv.phase == RecvPhase::Open {
-            let round_trip = self.ping.round_trip;
-            stream.recv.grant(self.now, round_trip, &mut self.growth_left, &self.config)
-        } else {
-            0
-        };
-        let flags = self.opening_flags(id);
-        if credit > 0 || flags != Flags::NONE {
-            self.put_header(Kind::WindowUpdate, flags, id, credit);
-        }
-    }
-
-    /// The flags that the stream's first frame carries; none on later ones.
-    fn opening_flags(&mut self, id: u32) -> Flags {
-        let Some(stream) = self.streams.get_mut(&id) else { return Flags::NONE };
-        match stream.opening {
-            Opening::SynDue => {
-                stream.opening = Opening::SynSent;
-                Flags::SYN
-            }
-            Opening::AckDue => {
-                stream.opening = Opening::Done;
-                Flags::ACK
-            }
-            Opening::SynSent | Opening::Done => Flags::NONE,
-        }
-    }
-
-    /// Sends one data frame of at most `max` bytes of a stream, with FIN on its last one. True
-    /// when more is queued.
-    fn transmit_data(&mut self, id: u32, max: usize, frames: &mut Gather) -> bool {
-        let gone = |s: &StreamState| matches!(s.send.phase, SendPhase::Dead | SendPhase::Finished);
-        if self.streams.get(&id).is_none_or(gone) {
-            return false;
-        }
-        let flags = self.opening_flags(id);
-        let Some(stream) = self.streams.get_mut(&id) else { return false };
-        let count = stream.send.queued().min(max);
-        let more = stream.send.queued() > count;
-        let end = !more && stream.send.phase == SendPhase::Finishing;
-        let length = u32::try_from(count).expect("a body is at most 64 KiB");
-        let header =
-            Header { kind: Kind::Data, flags: flags.with(Flags::FIN, end), stream: id, length };
-        header.encode(&mut self.headers);
-        frames.push(self.headers.split().freeze());
-        stream.send.take(count, |chunk| frames.push(chunk));
-        self.queued -= count;
-        if end {
-            stream.send.phase = SendPhase::Finished;
-        } else if stream.send.blocked
-            && stream.send.queued() <= SEND_BUFFER_MAX / 2
-            && stream.send.credit > 0
-        {
-            stream.send.blocked = false;
-            self.events.push_back(MuxEvent::Writable(stream_id(id)));
-        }
-        if end {
-            self.forget_if_over(id);
-        }
-        more
-    }
-
-    fn transmit_streams(&mut self, budget: usize, frames: &mut Gather) {
-        let full = frames.len().saturating_add(budget);
-        while frames.len() < full
-            && let Some((id, max)) = self.next_ready()
-        {
-            if self.transmit_data(id, max, frames) {
-                self.bulk.push_back(id);
-            } else if let Some(stream) = self.streams.get_mut(&id) {
-                stream.in_ready = false;
-            }
-        }
-    }
-
-    /// The stream whose turn it is to send data, and how much of it.
-    fn next_ready(&mut self) -> Option<(u32, usize)> {
-        if (self.urgent_run < URGENT_RUN_MAX || self.bulk.is_empty())
-            && let Some(id) = self.urgent.pop_front()
-        {
-            self.urgent_run = self.urgent_run.saturating_add(1);
-            return Some((id, URGENT_LEN_MAX));
-        }
-        self.urgent_run = 0;
-        self.bulk.pop_front().map(|id| (id, BODY_LEN_MAX))
-    }
-
-    /// The last frame, once nothing more can be sent before it.
-    fn transmit_goodbye(&mut self) {
-        let code = match self.goodbye {
-            Goodbye::AfterData(code) if self.urgent.is_empty() && self.bulk.is_empty() => code,
-            Goodbye::Now(code) => code,
-            Goodbye::AfterData(_) | Goodbye::None | Goodbye::Said | Goodbye::Heard(_) => return,
-        };
-        self.goodbye = Goodbye::Said;
-        self.put_header(Kind::GoAway, Flags::NONE, 0, code);
-    }
-
     fn fail(&mut self, error: &MuxError) {
         let ours = matches!(error, MuxError::Flood { .. } | MuxError::KeepAlive(_));
         let code = if ours { GO_AWAY_INTERNAL_ERROR } else { GO_AWAY_PROTOCOL_ERROR };
@@ -785,6 +328,21 @@ impl Session {
         }
     }
 
+    /// Forgets a stream that was done on this side long ago. Without a reset: the peer may still
+    /// be about to read what it was sent.
+    fn end_lingering(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.send_held || stream.recv_held {
+            return;
+        }
+        if stream.send.phase == SendPhase::Finishing {
+            self.released.push(id);
+            return;
+        }
+        stream.recv.phase = RecvPhase::Ended;
+        self.forget_if_over(id);
+    }
+
     /// Whether what comes in means nothing any more.
     fn is_deaf(&self) -> bool {
         self.is_closed() || matches!(self.goodbye, Goodbye::Now(_))
@@ -814,10 +372,7 @@ impl MuxCore for Session {
             }
         }
         while let Some(id) = pop_due(&mut self.lingering, now) {
-            let waits = self.streams.get(&id).is_some_and(|s| !s.send_held && !s.recv_held);
-            if waits {
-                self.reset_stream(id, ErrorCode::NONE);
-            }
+            self.end_lingering(id);
         }
         if self.ping.due <= now {
             self.handle_ping_due(now)?;
@@ -859,24 +414,8 @@ impl MuxCore for Session {
 
     fn poll_transmit(&mut self, budget: usize, frames: &mut Gather, now: Instant) {
         self.look_at_clock(now);
-        if self.is_closed() {
-            return;
-        }
-        self.headers.reserve(HEADERS_LEN);
-        if !matches!(self.goodbye, Goodbye::Now(_)) {
-            self.transmit_session();
-            while let Some(id) = self.control.pop_front() {
-                self.transmit_control(id);
-            }
-            self.transmit_streams(budget, frames);
-        }
-        self.transmit_goodbye();
-        frames.push(self.headers.split().freeze());
-        while let Some((_, id)) = self.acks.front() {
-            if self.streams.get(id).is_some_and(|s| s.opening == Opening::AckDue) {
-                break;
-            }
-            self.acks.pop_front();
+        if !self.is_closed() {
+            self.transmit(budget, frames);
         }
     }
 
@@ -977,12 +516,17 @@ impl MuxCore for Session {
         }
     }
 
-    fn finish(&mut self, id: StreamId) {
-        if let Some((number, stream)) = self.live(id)
-            && stream.send.phase == SendPhase::Open
-        {
-            stream.send.phase = SendPhase::Finishing;
-            self.schedule_data(number);
+    fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
+        let gone = StreamError::ResetLocally(ErrorCode::NONE);
+        let Some((number, stream)) = self.live(id) else { return Err(gone) };
+        match stream.send.phase {
+            SendPhase::Open => {
+                stream.send.phase = SendPhase::Finishing;
+                self.schedule_data(number);
+                Ok(())
+            }
+            SendPhase::Finishing | SendPhase::Finished => Ok(()),
+            SendPhase::Dead => Err(stream.error.clone().unwrap_or(gone)),
         }
     }
 
@@ -1086,73 +630,4 @@ fn prune<T>(queue: &mut VecDeque<T>, streams: &HashMap<u32, StreamState>, id: im
 
 fn stream_id(number: u32) -> StreamId {
     StreamId::new(u64::from(number))
-}
-
-#[cfg(test)]
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub(super) streams: usize,
-    pub(super) inbound: usize,
-    pub(super) outbound: usize,
-    pub(super) unacknowledged: usize,
-    pub(super) unaccepted: usize,
-    pub(super) referenced: usize,
-    pub(super) queued: usize,
-    pub(super) growth: u32,
-}
-
-#[cfg(test)]
-impl Session {
-    pub(super) fn counters(&self) -> Counters {
-        Counters {
-            streams: self.streams.len(),
-            inbound: self.inbound,
-            outbound: self.outbound,
-            unacknowledged: self.unacknowledged,
-            unaccepted: self.unaccepted.len(),
-            referenced: self.referenced,
-            queued: self.queued,
-            growth: self.config.windows_growth_max - self.growth_left,
-        }
-    }
-
-    /// The counters as they follow from the streams alone.
-    pub(super) fn recount(&self) -> Counters {
-        let count =
-            |what: &dyn Fn(&StreamState) -> bool| self.streams.values().filter(|s| what(s)).count();
-        Counters {
-            streams: self.streams.len(),
-            inbound: count(&|s| s.inbound),
-            outbound: count(&|s| !s.inbound),
-            unacknowledged: count(&|s| matches!(s.opening, Opening::SynDue | Opening::SynSent)),
-            unaccepted: count(&|s| !s.accepted && s.send_held),
-            referenced: self.streams.values().map(|s| s.recv.referenced()).sum(),
-            queued: self.streams.values().map(|s| s.send.queued()).sum(),
-            growth: self.streams.values().map(|s| s.recv.growth()).sum(),
-        }
-    }
-
-    /// The length of everything that could grow without a stream.
-    pub(super) fn backlog(&self) -> usize {
-        let queues = [&self.control, &self.urgent, &self.bulk, &self.pongs, &self.refusals];
-        queues.iter().map(|queue| queue.len()).sum::<usize>()
-            + self.acks.len()
-            + self.lingering.len()
-            + self.released.len()
-            + self.events.len()
-            + self.headers.len()
-    }
-
-    /// The bytes that the stream's received data occupy, payload or not.
-    pub(super) fn held(&mut self, id: StreamId) -> usize {
-        self.live(id).map_or(0, |(_, stream)| stream.recv.held())
-    }
-
-    pub(super) fn clock(&self) -> Instant {
-        self.now
-    }
-
-    pub(super) fn set_next_id(&mut self, id: u32) {
-        self.next_id = id;
-    }
 }

@@ -53,7 +53,7 @@ fn yamux_02_vectors_are_sent() {
     let three = rig.open();
     rig.write(three, b"hi");
     assert_eq!(rig.say(), unhex("0000000100000003000000026869"));
-    rig.session.finish(three);
+    rig.session.finish(three).unwrap();
     assert_eq!(rig.say(), unhex("000000040000000300000000"));
     rig.session.reset(id(1), code(0x1001));
     assert_eq!(rig.say(), unhex("000100080000000100001001"));
@@ -61,7 +61,7 @@ fn yamux_02_vectors_are_sent() {
     assert_eq!(rig.session.accept(), Some(id(2)));
     rig.write(id(2), b"ok");
     assert_eq!(rig.say(), unhex("0000000200000002000000026f6b"));
-    rig.session.finish(id(2));
+    rig.session.finish(id(2)).unwrap();
     rig.frames();
     rig.session.close(ErrorCode::NONE);
     assert_eq!(rig.say(), unhex("000300000000000000000000"));

@@ -202,7 +202,7 @@ impl World {
         let held = self.held[side].iter_mut().find(|held| held.number == number).unwrap();
         match which {
             0..=5 if held.send => {
-                session.finish(id(number));
+                drop(session.finish(id(number)));
                 self.directions.get_mut(&(side, number)).unwrap().finished = true;
             }
             6 => session.reset(id(number), code(3)),
@@ -269,7 +269,7 @@ impl World {
                     let held = &self.held[side][i];
                     let (number, recv) = (held.number, held.recv);
                     if held.send {
-                        self.rigs[side].session.finish(id(number));
+                        drop(self.rigs[side].session.finish(id(number)));
                         self.directions.get_mut(&(side, number)).unwrap().finished = true;
                     }
                     while recv && self.read_stream(side, number, 50_000) {

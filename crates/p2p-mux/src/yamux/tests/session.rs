@@ -122,7 +122,7 @@ fn yamux_38_the_goodbye_is_the_last_frame_and_comes_after_queued_data() {
     let (done, undone) = (rig.opened(), rig.opened());
     let text = vec![3; 100_000];
     rig.write(done, &text);
-    rig.session.finish(done);
+    rig.session.finish(done).unwrap();
     rig.write(undone, b"part");
     rig.hear(&bare(PING, SYN, 0, 5)).unwrap();
     rig.session.close(code(0x1006));
@@ -151,7 +151,7 @@ fn yamux_38_the_goodbye_waits_for_every_helping() {
     let streams: Vec<StreamId> = (0..5).map(|_| rig.opened()).collect();
     for id in &streams {
         rig.write(*id, &[3; 100_000]);
-        rig.session.finish(*id);
+        rig.session.finish(*id).unwrap();
     }
     rig.session.close(ErrorCode::NONE);
     let mut all = Vec::new();

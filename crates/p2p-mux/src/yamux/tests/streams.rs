@@ -59,7 +59,7 @@ fn yamux_11_syn_rides_on_data_when_there_are_some() {
     let mut rig = Rig::client();
     let (one, three, five) = (rig.open(), rig.open(), rig.open());
     rig.write(three, b"hi");
-    rig.session.finish(five);
+    rig.session.finish(five).unwrap();
     assert_eq!(
         rig.frames(),
         [bare(UPDATE, SYN, 1, 0), data(SYN, 3, b"hi"), bare(DATA, SYN | FIN, 5, 0)]
@@ -131,7 +131,7 @@ fn yamux_14_a_late_ack_is_taken() {
     rig.hear(&data(ACK | FIN, 1, b"!")).unwrap();
     assert_eq!(rig.session.counters().unacknowledged, 0);
     assert_eq!(rig.read_all(one), (b"before the ack!".to_vec(), End::Fin));
-    rig.session.finish(one);
+    rig.session.finish(one).unwrap();
     rig.release(one);
     rig.frames();
     assert!(rig.is_empty());
@@ -156,14 +156,14 @@ fn yamux_16_half_close_both_ways() {
     rig.hear(&data(FIN, 1, b"question")).unwrap();
     assert_eq!(rig.read_all(one), (b"question".to_vec(), End::Fin));
     rig.write(one, b"answer");
-    rig.session.finish(one);
+    rig.session.finish(one).unwrap();
     assert_eq!(rig.frames(), [data(FIN, 1, b"answer")]);
     assert_eq!(rig.write_error(one), Some(End::Finished));
     rig.release(one);
     assert!(rig.is_empty());
 
     let two = rig.opened();
-    rig.session.finish(two);
+    rig.session.finish(two).unwrap();
     assert_eq!(rig.frames(), [bare(DATA, FIN, 2, 0)]);
     rig.hear(&data(0, 2, b"still open")).unwrap();
     rig.hear(&bare(UPDATE, FIN, 2, 0)).unwrap();
@@ -178,7 +178,7 @@ fn yamux_16_fin_comes_behind_everything_that_is_queued() {
     let one = rig.opened();
     let text = vec![9; 100_000];
     assert_eq!(rig.write(one, &text), text.len());
-    rig.session.finish(one);
+    rig.session.finish(one).unwrap();
     rig.release(one);
     let frames = rig.frames();
     let body: Vec<u8> = frames.iter().flat_map(|frame| frame.body.clone()).collect();
@@ -277,7 +277,7 @@ fn yamux_21_a_dropped_receive_half_resets_only_when_the_window_is_used_up() {
     let mut rig = Rig::client();
     let one = rig.opened();
     rig.write(one, b"request");
-    rig.session.finish(one);
+    rig.session.finish(one).unwrap();
     rig.release(one);
     assert_eq!(rig.frames(), [data(FIN, 1, b"request")]);
     rig.hear(&data(0, 1, &vec![0; 262_143])).unwrap();

@@ -134,7 +134,7 @@ fn yamux_29_credit_comes_when_half_of_the_window_was_read() {
 fn yamux_17_credit_is_granted_after_our_own_fin() {
     let mut rig = Rig::client();
     let one = rig.opened();
-    rig.session.finish(one);
+    rig.session.finish(one).unwrap();
     assert_eq!(rig.frames(), [bare(DATA, FIN, 1, 0)]);
     for _ in 0..10 {
         rig.hear(&data(0, 1, &vec![0; 262_144])).unwrap();
@@ -149,7 +149,7 @@ fn yamux_31_no_credit_after_the_peers_fin() {
     rig.hear(&data(FIN, 1, &vec![0; 262_144])).unwrap();
     assert_eq!(granted(&mut rig, one), 0);
     rig.hear(&bare(UPDATE, 0, 1, 100)).unwrap();
-    rig.session.finish(one);
+    rig.session.finish(one).unwrap();
     rig.frames();
     rig.hear(&bare(UPDATE, 0, 1, 100)).unwrap();
     rig.release(one);
@@ -226,7 +226,7 @@ fn windows_growth_max_limits_all_streams_and_is_given_back() {
     assert_eq!(grow(&mut rig, 3).1, 256 << 10, "nothing is left");
     // An ordinary end gives it back too.
     rig.hear(&bare(UPDATE, FIN, 1, 0)).unwrap();
-    rig.session.finish(one);
+    rig.session.finish(one).unwrap();
     rig.frames();
     rig.release(one);
     assert_eq!(rig.session.counters().growth, 0);

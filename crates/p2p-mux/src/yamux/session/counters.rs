@@ -1,0 +1,77 @@
+//! What tests look at in a session.
+
+use std::time::Instant;
+
+use p2p_core::StreamId;
+
+use super::{
+    super::stream::{Opening, StreamState},
+    Session,
+};
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::yamux) struct Counters {
+    pub(in crate::yamux) streams: usize,
+    pub(in crate::yamux) inbound: usize,
+    pub(in crate::yamux) outbound: usize,
+    pub(in crate::yamux) unacknowledged: usize,
+    pub(in crate::yamux) unaccepted: usize,
+    pub(in crate::yamux) referenced: usize,
+    pub(in crate::yamux) queued: usize,
+    pub(in crate::yamux) growth: u32,
+}
+
+impl Session {
+    pub(in crate::yamux) fn counters(&self) -> Counters {
+        Counters {
+            streams: self.streams.len(),
+            inbound: self.inbound,
+            outbound: self.outbound,
+            unacknowledged: self.unacknowledged,
+            unaccepted: self.unaccepted.len(),
+            referenced: self.referenced,
+            queued: self.queued,
+            growth: self.config.windows_growth_max - self.growth_left,
+        }
+    }
+
+    /// The counters as they follow from the streams alone.
+    pub(in crate::yamux) fn recount(&self) -> Counters {
+        let count =
+            |what: &dyn Fn(&StreamState) -> bool| self.streams.values().filter(|s| what(s)).count();
+        Counters {
+            streams: self.streams.len(),
+            inbound: count(&|s| s.inbound),
+            outbound: count(&|s| !s.inbound),
+            unacknowledged: count(&|s| matches!(s.opening, Opening::SynDue | Opening::SynSent)),
+            unaccepted: count(&|s| !s.accepted && s.send_held),
+            referenced: self.streams.values().map(|s| s.recv.referenced()).sum(),
+            queued: self.streams.values().map(|s| s.send.queued()).sum(),
+            growth: self.streams.values().map(|s| s.recv.growth()).sum(),
+        }
+    }
+
+    /// The length of everything that could grow without a stream.
+    pub(in crate::yamux) fn backlog(&self) -> usize {
+        let queues = [&self.control, &self.urgent, &self.bulk, &self.pongs, &self.refusals];
+        queues.iter().map(|queue| queue.len()).sum::<usize>()
+            + self.acks.len()
+            + self.lingering.len()
+            + self.released.len()
+            + self.events.len()
+            + self.headers.len()
+    }
+
+    /// The bytes that the stream's received data occupy, payload or not.
+    pub(in crate::yamux) fn held(&mut self, id: StreamId) -> usize {
+        self.live(id).map_or(0, |(_, stream)| stream.recv.held())
+    }
+
+    pub(in crate::yamux) fn clock(&self) -> Instant {
+        self.now
+    }
+
+    pub(in crate::yamux) fn set_next_id(&mut self, id: u32) {
+        self.next_id = id;
+    }
+}

@@ -1,0 +1,336 @@
+//! Input: from the peer's bytes to changes of streams. Every check of a header stands before any
+//! state is made (CVE-2026-32314); bodies are handed on piece by piece.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use p2p_core::{ErrorCode, MuxError, MuxEvent, StreamError};
+
+use super::{
+    super::{
+        WINDOW_INITIAL,
+        frame::{Flags, HEADER_LEN, Header, Kind},
+        stream::{Opening, RecvPhase, StreamState},
+    },
+    Goodbye, Session, UNACCEPTED_MAX, prune, stream_id,
+};
+
+/// Received chunks of at least this many bytes are kept by reference, as long as no more than
+/// `REFERENCED_MAX` are unread: each pins a receive buffer.
+const REFERENCED_LEN_MIN: usize = 4 << 10;
+/// How many unread chunks of the whole connection may pin a receive buffer.
+const REFERENCED_MAX: usize = 8;
+/// Pongs that wait to be sent; a ping beyond is not answered (YAMUX-35).
+const PONGS_MAX: usize = 32;
+/// Refusals that wait to be sent. A peer that causes more does not read them; js-libp2p may open
+/// 1000 streams at once (YAMUX-44), all of them in one received buffer.
+const REFUSALS_MAX: usize = 1000;
+/// Frames in a row that carry nothing.
+const EMPTY_FRAMES_MAX: u32 = 100;
+/// Resets that the peer sends or causes: so many at once, and `RESETS_PER_SECOND` over time.
+const RESETS_MAX: u32 = 1000;
+const RESETS_PER_SECOND: u32 = 100;
+/// How long an ACK may wait for a frame of its stream to ride on. Peers count streams that are
+/// not acknowledged, but no peer times out on it (YAMUX-14).
+const ACK_DELAY: Duration = Duration::from_millis(20);
+
+/// Where in a frame the incoming bytes are.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Header {
+        bytes: [u8; HEADER_LEN],
+        have: usize,
+    },
+    /// The body of a stream that was live when the header came; else nobody may get it, even if
+    /// a stream of that number is opened meanwhile: it is not covered by a window.
+    Body {
+        stream: Option<u32>,
+        left: u32,
+        end: bool,
+    },
+}
+
+impl Incoming {
+    pub(super) const fn next_header() -> Self {
+        Self::Header { bytes: [0; HEADER_LEN], have: 0 }
+    }
+}
+
+/// An allowance that refills with time.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: u32,
+    refilled_at: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { left: RESETS_MAX, refilled_at: now }
+    }
+
+    fn spend(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.refilled_at);
+        let earned = elapsed.as_millis() * u128::from(RESETS_PER_SECOND) / 1000;
+        let earned = u32::try_from(earned).unwrap_or(RESETS_MAX);
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(RESETS_MAX);
+            self.refilled_at = now;
+        }
+        let spent = self.left.checked_sub(1);
+        self.left = spent.unwrap_or(0);
+        spent.is_some()
+    }
+}
+
+impl Session {
+    pub(super) fn handle_piece(&mut self, plain: &mut Bytes) -> Result<(), MuxError> {
+        match &mut self.incoming {
+            Incoming::Header { bytes, have } => {
+                for (slot, byte) in bytes.iter_mut().skip(*have).zip(plain.iter()) {
+                    *slot = *byte;
+                }
+                let count = plain.len().min(HEADER_LEN - *have);
+                plain.advance(count);
+                *have += count;
+                if *have == HEADER_LEN {
+                    let header = Header::decode(*bytes)?;
+                    self.incoming = Incoming::next_header();
+                    self.handle_header(header)?;
+                }
+            }
+            Incoming::Body { stream, left, end } => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(plain.len());
+                let piece = plain.split_to(count);
+                *left -= u32::try_from(count).expect("no more than `left`, which is a u32");
+                let (stream, whole, end) = (*stream, *left == 0, *end);
+                if whole {
+                    self.incoming = Incoming::next_header();
+                }
+                if let Some(stream) = stream {
+                    self.on_body(stream, piece, whole && !end);
+                    if whole && end {
+                        self.on_fin(stream);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_header(&mut self, header: Header) -> Result<(), MuxError> {
+        let misplaced = |frame| MuxError::Misplaced { frame, stream: header.stream };
+        match header.kind {
+            Kind::Data if header.stream == 0 => Err(misplaced("data")),
+            Kind::WindowUpdate if header.stream == 0 => Err(misplaced("window update")),
+            Kind::Ping if header.stream != 0 => Err(misplaced("ping")),
+            Kind::GoAway if header.stream != 0 => Err(misplaced("go away")),
+            Kind::Data => self.on_data(header),
+            Kind::WindowUpdate => self.on_window_update(header),
+            Kind::Ping => {
+                self.on_ping(header);
+                Ok(())
+            }
+            Kind::GoAway => {
+                self.goodbye = Goodbye::Heard(ErrorCode::new(header.length));
+                Ok(())
+            }
+        }
+    }
+
+    /// Every check stands before any state is made (CVE-2026-32314).
+    fn on_data(&mut self, header: Header) -> Result<(), MuxError> {
+        let syn = header.flags.has(Flags::SYN);
+        if syn {
+            self.check_syn(header.stream)?;
+        }
+        let window = match self.streams.get(&header.stream) {
+            Some(stream) if stream.recv.phase == RecvPhase::Ended && header.length > 0 => {
+                return Err(MuxError::DataAfterEnd(header.stream));
+            }
+            Some(stream) => stream.recv.window,
+            None if syn => WINDOW_INITIAL,
+            // It is for a stream that is gone: some window has covered it.
+            None => self.config.window_max,
+        };
+        if header.length > window {
+            let (stream, len) = (header.stream, header.length);
+            return Err(MuxError::WindowExceeded { stream, len, window });
+        }
+        self.count_empty(header.length == 0 && header.flags == Flags::NONE)?;
+        let end = header.flags.has(Flags::FIN);
+        let live = self.begin_or_acknowledge(header)?;
+        if live {
+            if let Some(stream) = self.streams.get_mut(&header.stream) {
+                stream.recv.window -= header.length;
+            }
+            if end && header.length == 0 {
+                self.on_fin(header.stream);
+            }
+        }
+        if header.length > 0 {
+            let stream = live.then_some(header.stream);
+            self.incoming = Incoming::Body { stream, left: header.length, end };
+        }
+        Ok(())
+    }
+
+    fn on_window_update(&mut self, header: Header) -> Result<(), MuxError> {
+        let reset = header.flags.has(Flags::RST);
+        if header.flags.has(Flags::SYN) {
+            self.check_syn(header.stream)?;
+        }
+        // The length of a reset is its error code, not credit (YAMUX-41).
+        let credit = if reset { 0 } else { header.length };
+        let known = self.streams.get(&header.stream);
+        let have = known.map_or(WINDOW_INITIAL, |s| s.send.credit);
+        let counts = known.is_some() || header.flags.has(Flags::SYN);
+        let sum = have.checked_add(credit);
+        if counts && sum.is_none() {
+            return Err(MuxError::WindowOverflow { stream: header.stream, credit });
+        }
+        self.count_empty(credit == 0 && header.flags == Flags::NONE)?;
+        if !self.begin_or_acknowledge(header)? {
+            return Ok(());
+        }
+        if let (Some(stream), Some(sum)) = (self.streams.get_mut(&header.stream), sum) {
+            stream.send.credit = sum;
+            if credit > 0 && stream.send.blocked {
+                stream.send.blocked = false;
+                self.events.push_back(MuxEvent::Writable(stream_id(header.stream)));
+            }
+        }
+        if header.flags.has(Flags::FIN) {
+            self.on_fin(header.stream);
+        }
+        Ok(())
+    }
+
+    fn check_syn(&self, id: u32) -> Result<(), MuxError> {
+        let ours = id % 2 == self.next_id % 2;
+        if ours || self.streams.contains_key(&id) {
+            return Err(MuxError::StreamId(id));
+        }
+        Ok(())
+    }
+
+    /// Handles SYN, ACK and RST. False when there is no stream to go on with.
+    fn begin_or_acknowledge(&mut self, header: Header) -> Result<bool, MuxError> {
+        if header.flags.has(Flags::SYN) && !self.begin_inbound(header.stream)? {
+            return Ok(false);
+        }
+        let Some(stream) = self.streams.get_mut(&header.stream) else {
+            return Ok(false);
+        };
+        if header.flags.has(Flags::ACK) && stream.opening == Opening::SynSent {
+            stream.opening = Opening::Done;
+            self.unacknowledged -= 1;
+            self.tell_openers();
+        }
+        if header.flags.has(Flags::RST) {
+            let code = match header.kind {
+                Kind::WindowUpdate => header.length,
+                Kind::Data | Kind::Ping | Kind::GoAway => 0,
+            };
+            self.on_reset(header.stream, ErrorCode::new(code))?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn begin_inbound(&mut self, id: u32) -> Result<bool, MuxError> {
+        let full = self.inbound >= self.config.streams_inbound_max
+            || self.unaccepted.len() >= UNACCEPTED_MAX;
+        if full || self.refuse_inbound || self.goodbye != Goodbye::None {
+            self.spend_reset()?;
+            if self.refusals.len() >= REFUSALS_MAX {
+                let limit = u32::try_from(REFUSALS_MAX).unwrap_or(u32::MAX);
+                return Err(MuxError::Flood { what: "refused streams", limit });
+            }
+            self.refusals.push_back(id);
+            return Ok(false);
+        }
+        self.streams.insert(id, StreamState::new(true));
+        self.inbound += 1;
+        self.unaccepted.push_back(id);
+        prune(&mut self.acks, &self.streams, |(_, id)| *id);
+        self.acks.push_back((self.now + ACK_DELAY, id));
+        self.events.push_back(MuxEvent::Acceptable);
+        Ok(true)
+    }
+
+    /// `more` says that this is the end of the frame, but not of the data.
+    fn on_body(&mut self, id: u32, piece: Bytes, more: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.recv.phase != RecvPhase::Open {
+            // Nobody reads: without a word the peer would wait for credit for ever.
+            if more && stream.recv.window == 0 && stream.error.is_none() {
+                let code = stream.recv.given_up.unwrap_or(ErrorCode::NONE);
+                self.reset_stream(id, code);
+            }
+            return;
+        }
+        if piece.len() >= REFERENCED_LEN_MIN && self.referenced < REFERENCED_MAX {
+            self.referenced += 1;
+            stream.recv.push_referenced(piece);
+        } else {
+            stream.recv.push_copied(&piece);
+        }
+        self.tell_reader(id);
+    }
+
+    fn on_fin(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.error.is_none() {
+            stream.recv.phase = RecvPhase::Ended;
+            self.tell_reader(id);
+            self.forget_if_over(id);
+        }
+    }
+
+    fn on_reset(&mut self, id: u32, code: ErrorCode) -> Result<(), MuxError> {
+        // A stream of ours cost this side an opening: the peer cannot make many.
+        if self.streams.get(&id).is_some_and(|s| s.inbound) {
+            self.spend_reset()?;
+        }
+        self.kill_stream(id, StreamError::Reset(code));
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.reset_due = None;
+            if !stream.accepted {
+                stream.send_held = false;
+                stream.recv_held = false;
+            }
+        }
+        self.forget_if_over(id);
+        Ok(())
+    }
+
+    fn spend_reset(&mut self) -> Result<(), MuxError> {
+        if self.resets.spend(self.now) {
+            return Ok(());
+        }
+        Err(MuxError::Flood { what: "stream resets", limit: RESETS_MAX })
+    }
+
+    fn on_ping(&mut self, header: Header) {
+        if header.flags.has(Flags::SYN) {
+            if self.pongs.len() < PONGS_MAX {
+                self.pongs.push_back(header.length);
+            }
+        } else if header.flags.has(Flags::ACK)
+            && header.length == self.ping.value
+            && let Some(sent_at) = self.ping.sent_at.take()
+        {
+            self.ping.missed = 0;
+            self.ping.round_trip = Some(self.now.saturating_duration_since(sent_at));
+            self.ping.due = self.now + self.config.keep_alive;
+        }
+    }
+
+    fn count_empty(&mut self, empty: bool) -> Result<(), MuxError> {
+        self.empty_frames = if empty { self.empty_frames.saturating_add(1) } else { 0 };
+        if self.empty_frames > EMPTY_FRAMES_MAX {
+            return Err(MuxError::Flood { what: "empty frames in a row", limit: EMPTY_FRAMES_MAX });
+        }
+        Ok(())
+    }
+}
