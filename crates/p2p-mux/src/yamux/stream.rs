@@ -174,6 +174,11 @@ impl SendSide {
 
     /// Queues a copy of `data`, which fits `room`.
     pub(super) fn push_slice(&mut self, data: &[u8]) {
+        if data.len() >= GATHER_LEN_MAX {
+            // A chunk that grew with it would be copied again.
+            self.push(Bytes::copy_from_slice(data));
+            return;
+        }
         self.take_credit(data.len());
         if self.tail.len() + data.len() > CHUNK_LEN_MAX {
             self.seal_tail();
