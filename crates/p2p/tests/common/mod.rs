@@ -25,7 +25,7 @@ use p2p::{
     },
 };
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     sync::mpsc,
 };
 
@@ -58,13 +58,19 @@ pub struct Network {
 
 impl Network {
     pub fn transport(&self, plan: Option<Plan>) -> Memory {
-        Memory { network: self.clone(), plan }
+        Memory { network: self.clone(), plan, latency: Duration::ZERO }
+    }
+
+    /// Links on which everything takes `latency` each way.
+    pub fn far_transport(&self, latency: Duration) -> Memory {
+        Memory { network: self.clone(), plan: None, latency }
     }
 }
 
 pub struct Memory {
     network: Network,
     plan: Option<Plan>,
+    latency: Duration,
 }
 
 fn port(addr: &Multiaddr) -> Option<u64> {
@@ -92,6 +98,7 @@ impl Transport for Memory {
         }
         let sender = self.network.listeners.lock().unwrap().get(&port).cloned();
         let (near, far) = tokio::io::duplex(4096);
+        let near = if self.latency.is_zero() { near } else { delayed(near, self.latency) };
         sender.ok_or_else(refused)?.send(far).await.map_err(|_| refused())?;
         let (read, write) = tokio::io::split(near);
         Ok(Link::Pipe(match self.plan {
@@ -116,6 +123,43 @@ impl Transport for Memory {
         let (sender, links) = mpsc::channel(64);
         self.network.listeners.lock().unwrap().insert(port(&addr).unwrap(), sender);
         Ok(Box::new(MemoryListener { addr, links }))
+    }
+}
+
+/// Puts a long line in front of a pipe.
+fn delayed(far: DuplexStream, latency: Duration) -> DuplexStream {
+    let (near, line) = tokio::io::duplex(4096);
+    let (line_read, line_write) = tokio::io::split(line);
+    let (far_read, far_write) = tokio::io::split(far);
+    tokio::spawn(delay(line_read, far_write, latency));
+    tokio::spawn(delay(far_read, line_write, latency));
+    near
+}
+
+/// Hands on what it reads, each piece `latency` after it came.
+async fn delay(
+    mut from: impl AsyncRead + Unpin + Send + 'static,
+    mut to: impl AsyncWrite + Unpin,
+    latency: Duration,
+) {
+    let (sender, mut pieces) = mpsc::channel::<(tokio::time::Instant, Vec<u8>)>(1024);
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        while let Ok(count) = from.read(&mut buffer).await {
+            let due = tokio::time::Instant::now() + latency;
+            let sent = sender.send((due, buffer[..count].to_vec())).await;
+            if count == 0 || sent.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some((due, piece)) = pieces.recv().await {
+        tokio::time::sleep_until(due).await;
+        let written =
+            if piece.is_empty() { to.shutdown().await } else { to.write_all(&piece).await };
+        if written.is_err() {
+            return;
+        }
     }
 }
 
@@ -209,7 +253,6 @@ pub async fn echo_host(network: &Network, addr: &str) -> Host {
 
 /// Sends `data` over a new stream and reads them back to the end.
 pub async fn echo_once(host: &Host, addr: &str, data: &[u8]) -> Result<Vec<u8>, String> {
-    use tokio::io::AsyncReadExt;
     let mut stream = host.open(addr, "/echo/1.0.0").await.map_err(|e| e.to_string())?;
     stream.write_all(data).await.map_err(|e| e.to_string())?;
     stream.shutdown().await.map_err(|e| e.to_string())?;

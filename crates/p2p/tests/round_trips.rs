@@ -1,0 +1,71 @@
+//! How often a dialer waits for the other side, counted in virtual time over a link of 100 ms.
+//! Over TCP its own round trip comes on top.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Network, echo_host};
+use p2p::Host;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
+
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// Whole round trips since `begun`, in which nothing else took time.
+fn round_trips(begun: Instant) -> u128 {
+    let elapsed = begun.elapsed().as_millis();
+    assert_eq!(elapsed % ROUND_TRIP.as_millis(), 0, "{elapsed} ms");
+    elapsed / ROUND_TRIP.as_millis()
+}
+
+async fn far_hosts() -> (Host, Host, String) {
+    let network = Network::default();
+    let listener = echo_host(&network, "/memory/7").await;
+    let far = network.far_transport(ROUND_TRIP / 2);
+    let dialer = p2p::builder().transport(far).spawn().await.unwrap();
+    let addr = listener.addrs().remove(0);
+    (dialer, listener, addr)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_takes_one_round_trip() {
+    let (dialer, _listener, addr) = far_hosts().await;
+    let begun = Instant::now();
+    dialer.connect(&addr).await.unwrap();
+    // Header, proposal and Noise message 1; the answers and message 2.
+    assert_eq!(round_trips(begun), 1);
+}
+
+/// SYN to first echoed byte: three round trips over TCP.
+#[tokio::test(start_paused = true)]
+async fn an_optimistic_stream_has_its_echo_one_round_trip_after_the_connection() {
+    let (dialer, _listener, addr) = far_hosts().await;
+    let begun = Instant::now();
+    let mut stream = dialer.open(&addr, "/echo/1.0.0").optimistic().await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    assert_eq!(round_trips(begun), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_negotiated_stream_takes_one_more() {
+    let (dialer, _listener, addr) = far_hosts().await;
+    let begun = Instant::now();
+    let mut stream = dialer.open(&addr, "/echo/1.0.0").await.unwrap();
+    assert_eq!(round_trips(begun), 2);
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+    assert_eq!(round_trips(begun), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn identify_takes_one_round_trip_with_its_negotiation() {
+    let (dialer, _listener, addr) = far_hosts().await;
+    let begun = Instant::now();
+    dialer.identify(&addr).await.unwrap();
+    assert_eq!(round_trips(begun), 2);
+}
