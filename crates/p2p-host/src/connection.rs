@@ -4,7 +4,10 @@ use std::{
     any::Any,
     fmt,
     future::{Future, poll_fn},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use p2p_core::{
 };
 use p2p_mux::Driver;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, error::Elapsed, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,8 @@ pub(crate) struct Conn {
     active: watch::Sender<usize>,
     /// What the peer has said of itself.
     pub(crate) identification: watch::Sender<Identification>,
+    /// This side is closing it.
+    closing: AtomicBool,
     /// The connection's task has ended.
     ended: CancellationToken,
 }
@@ -50,22 +55,28 @@ impl Conn {
         self.info().peer()
     }
 
+    /// Closes the connection, and has nobody use it from here on.
+    pub(crate) fn close(&self, code: ErrorCode, reason: &str) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.connection.close(code, reason);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// Counts one more user of the connection, until what is returned is dropped.
     pub(crate) fn hold(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         Arc::new(Hold::new(self))
     }
 
     /// Waits until nothing keeps the connection alive.
-    pub(crate) async fn wait_unused(&self, until: Instant) -> Result<(), Elapsed> {
+    pub(crate) async fn wait_unused(&self) {
         let mut active = self.active.subscribe();
-        let unused = async { active.wait_for(|count| *count == 0).await.is_ok() };
-        timeout_at(until, async {
-            tokio::select! {
-                _ = unused => {}
-                () = self.ended.cancelled() => {}
-            }
-        })
-        .await
+        tokio::select! {
+            _ = active.wait_for(|count| *count == 0) => {}
+            () = self.ended.cancelled() => {}
+        }
     }
 
     /// Waits until the connection's task has ended.
@@ -119,11 +130,13 @@ impl fmt::Debug for KeepAlive {
 }
 
 impl Inner {
-    /// Registers a new connection and starts its task.
+    /// Registers a new connection and starts its task. One that is refused keeps `slot`, its
+    /// place among the pending ones, until it has ended.
     pub(crate) fn adopt(
         self: &Arc<Self>,
         muxed: Muxed,
         driver: Option<Driver>,
+        slot: Option<OwnedSemaphorePermit>,
     ) -> Result<Arc<Conn>, Cause> {
         let Muxed { connection, accept, .. } = muxed;
         let conn = Arc::new(Conn {
@@ -131,36 +144,39 @@ impl Inner {
             connection,
             active: watch::Sender::new(0),
             identification: watch::Sender::new(Identification::Pending),
+            closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
         });
-        if let Err(limit) = self.registry().add(&conn, &self.config) {
-            conn.connection.close(ErrorCode::CONNECTION_RESOURCE_LIMIT, "a limit is reached");
+        let added = self.registry().add(&conn, &self.config);
+        if let Err(cause) = added {
+            let code = if let Cause::Limit(_) = cause {
+                ErrorCode::CONNECTION_RESOURCE_LIMIT
+            } else {
+                ErrorCode::CONNECTION_SHUTDOWN
+            };
+            conn.close(code, &cause.to_string());
             if let Some(driver) = driver {
                 self.spawn(async move {
                     driver.await;
+                    drop(slot);
                 });
             }
-            return Err(limit);
+            return Err(cause);
         }
+        let registered =
+            Registered { host: Arc::clone(self), conn: Arc::clone(&conn), cause: None };
         let info = conn.info();
         let span = tracing::debug_span!("connection", peer = %conn.peer(), id = conn.id, role = %info.role());
         tracing::debug!(parent: &span, security = ?info.security(), muxer = ?info.muxer(), "connected");
         self.emit(Event::Connected { peer: conn.peer(), connection: Arc::clone(info) });
-        let task = run(Arc::clone(self), Arc::clone(&conn), accept, driver).instrument(span);
-        self.spawn(task);
+        self.spawn(run(registered, accept, driver).instrument(span));
         Ok(conn)
     }
 }
 
 /// The one task of a connection: drives it, takes its inbound streams, closes it when idle.
-async fn run(
-    host: Arc<Inner>,
-    conn: Arc<Conn>,
-    accept: Box<dyn AcceptStream>,
-    driver: Option<Driver>,
-) {
-    let mut registered =
-        Registered { host: Arc::clone(&host), conn: Arc::clone(&conn), cause: None };
+async fn run(mut registered: Registered, accept: Box<dyn AcceptStream>, driver: Option<Driver>) {
+    let (host, conn) = (Arc::clone(&registered.host), Arc::clone(&registered.conn));
     host.spawn(identify::ask(Arc::clone(&host), Arc::clone(&conn)));
     let cause = {
         let streams = accept_streams(&host, &conn, accept);
@@ -187,7 +203,7 @@ async fn run(
     registered.cause = Some(cause);
 }
 
-/// Takes the connection out of the registry, however its task ends.
+/// Takes the connection out of the registry, however its task ends: also when it never ran.
 struct Registered {
     host: Arc<Inner>,
     conn: Arc<Conn>,
@@ -221,6 +237,8 @@ async fn accept_streams(
         let permit = Arc::clone(&negotiating).acquire_owned().await;
         let permit = permit.expect("nobody closes this semaphore");
         match poll_fn(|cx| accept.poll_accept(cx)).await {
+            // A host that is being closed takes nothing new.
+            Ok(mut stream) if host.quiet.is_cancelled() => stream.reset(ErrorCode::NONE),
             Ok(stream) => {
                 host.spawn(crate::dispatch::serve(
                     Arc::clone(host),
@@ -242,13 +260,15 @@ async fn close_when_idle(conn: &Conn, limit: Duration) {
             return;
         }
         tokio::select! {
+            // One that is taken into use as its time runs out is in use.
+            biased;
             used = active.wait_for(|count| *count > 0) => {
                 if used.is_err() {
                     return;
                 }
             }
             () = tokio::time::sleep(limit) => {
-                conn.connection.close(ErrorCode::NONE, "idle");
+                conn.close(ErrorCode::NONE, "idle");
                 return;
             }
         }

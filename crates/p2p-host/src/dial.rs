@@ -39,6 +39,7 @@ type Outcome = Option<Result<Arc<Conn>, DialError>>;
 
 /// A dial under way. It is given up when nobody waits for it any more.
 pub(crate) struct Dial {
+    id: u64,
     outcome: watch::Sender<Outcome>,
 }
 
@@ -64,7 +65,8 @@ impl Inner {
             match result {
                 Some(Ok(conn)) => return Ok(conn),
                 // Somebody else's dial failed, without some of the addresses given here.
-                Some(Err(DialError::Attempts(tried))) if !own && misses(&tried, target) => {}
+                Some(Err(DialError::Attempts(tried) | DialError::TimedOut(_, tried)))
+                    if !own && misses(&tried, target) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Err(DialError::HostClosed),
             }
@@ -96,9 +98,11 @@ impl Inner {
             (_, false) => {}
         }
         let (sender, outcome) = watch::channel(None);
-        registry.dials.insert(key.clone(), Dial { outcome: sender.clone() });
+        let id = self.next_id();
+        registry.dials.insert(key.clone(), Dial { id, outcome: sender.clone() });
         drop(registry);
-        self.spawn(run(Arc::clone(self), key, target.clone(), sender));
+        let entry = Entry { host: Arc::clone(self), key, id };
+        self.spawn(run(entry, target.clone(), sender));
         Ok(Joined::Dial { outcome, own: true })
     }
 }
@@ -113,8 +117,8 @@ fn misses(tried: &[DialAttempt], target: &Target) -> bool {
 }
 
 /// The task of one dial.
-async fn run(host: Arc<Inner>, key: DialKey, target: Target, outcome: watch::Sender<Outcome>) {
-    let entry = Entry { host: Arc::clone(&host), key };
+async fn run(entry: Entry, target: Target, outcome: watch::Sender<Outcome>) {
+    let host = Arc::clone(&entry.host);
     let dial = dial(&host, &target);
     tokio::pin!(dial);
     let result = loop {
@@ -135,15 +139,22 @@ async fn run(host: Arc<Inner>, key: DialKey, target: Target, outcome: watch::Sen
     outcome.send_replace(Some(result));
 }
 
-/// Takes the dial out of the registry, however its task ends.
+/// Takes the dial out of the registry, however its task ends: also when it never ran.
 struct Entry {
     host: Arc<Inner>,
     key: DialKey,
+    id: u64,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.host.registry().dials.remove(&self.key);
+        let mut registry = self.host.registry();
+        // One that was given up may have a successor by now.
+        let own = registry.dials.get(&self.key).is_some_and(|dial| dial.id == self.id);
+        let dial = own.then(|| registry.dials.remove(&self.key));
+        // Those who wait are woken without the lock.
+        drop(registry);
+        drop(dial);
     }
 }
 
@@ -156,7 +167,7 @@ async fn dial(host: &Arc<Inner>, target: &Target) -> Result<Arc<Conn>, DialError
     let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
     let report = || tried.iter().map(|attempt| attempt.report(limit)).collect();
     match outcome {
-        Ok(Some((muxed, driver))) => Ok(host.adopt(muxed, driver)?),
+        Ok(Some((muxed, driver))) => Ok(host.adopt(muxed, driver, None)?),
         Ok(None) => Err(DialError::Attempts(report())),
         Err(_) => Err(DialError::TimedOut(limit, report())),
     }
@@ -178,7 +189,8 @@ async fn race(
             let attempt = Arc::new(Attempt::new(addr.clone()));
             tried.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&attempt));
             let (host, peer) = (Arc::clone(host), target.peer);
-            running.spawn(async move { attempt.run(&host, peer).await });
+            let tasks = host.tasks.clone();
+            running.spawn(tasks.track_future(async move { attempt.run(&host, peer).await }));
         }
         let more = !waiting.is_empty() && running.len() < AT_ONCE_MAX;
         tokio::select! {

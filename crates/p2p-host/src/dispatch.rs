@@ -53,8 +53,12 @@ pub(crate) struct Protocols {
 struct Served {
     service: Service,
     limits: Limits,
-    streams: Mutex<HashMap<PeerId, usize>>,
+    streams: Arc<Streams>,
 }
+
+/// How many streams of one protocol each peer has.
+#[derive(Default)]
+struct Streams(Mutex<HashMap<PeerId, usize>>);
 
 enum Service {
     Handler(Box<dyn Fn(Stream) -> Serving + Send + Sync>),
@@ -104,20 +108,33 @@ impl Protocols {
             let serving = handler(stream);
             Box::pin(async move { serving.await.map_err(Into::into) })
         };
-        self.insert(id, limits, Service::Handler(Box::new(handler)))
+        self.insert(id, Served::new(Service::Handler(Box::new(handler)), limits))?;
+        Ok(())
     }
 
-    fn insert(&self, id: ProtocolId, limits: Limits, service: Service) -> Result<(), HandleError> {
+    fn insert(&self, id: ProtocolId, new: Served) -> Result<Arc<Served>, HandleError> {
         let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
         if served.contains_key(&id) {
             return Err(HandleError::Taken(id));
         }
-        served.insert(id, Arc::new(Served { service, limits, streams: Mutex::default() }));
-        Ok(())
+        let new = Arc::new(new);
+        served.insert(id, Arc::clone(&new));
+        Ok(new)
     }
 
     pub(crate) fn remove(&self, id: &str) -> bool {
-        self.served.write().unwrap_or_else(PoisonError::into_inner).remove(id).is_some()
+        // What a handler holds is dropped without the lock: it may come back here.
+        let removed = self.served.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        removed.is_some()
+    }
+
+    /// Removes what is served under `id` if it is still `own`.
+    fn remove_own(&self, id: &str, own: &Weak<Served>) {
+        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        let still = |found: &Arc<Served>| std::ptr::eq(Arc::as_ptr(found), own.as_ptr());
+        let removed = if served.get(id).is_some_and(still) { served.remove(id) } else { None };
+        drop(served);
+        drop(removed);
     }
 
     pub(crate) fn clear(&self) {
@@ -139,13 +156,13 @@ impl Protocols {
 }
 
 impl Served {
-    fn streams(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, usize>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(service: Service, limits: Limits) -> Self {
+        Self { service, limits, streams: Arc::default() }
     }
 
     /// Counts one more stream of `peer`, until what is returned is dropped.
-    fn admit(self: &Arc<Self>, peer: PeerId) -> Option<Admission> {
-        let mut streams = self.streams();
+    fn admit(&self, peer: PeerId) -> Option<Admission> {
+        let mut streams = self.streams.lock();
         let total: usize = streams.values().sum();
         let of_peer = streams.entry(peer).or_default();
         if total >= self.limits.streams_max || *of_peer >= self.limits.streams_of_peer_max {
@@ -155,18 +172,26 @@ impl Served {
             return None;
         }
         *of_peer += 1;
-        Some(Admission { served: Arc::clone(self), peer })
+        Some(Admission { streams: Arc::clone(&self.streams), peer })
     }
 }
 
+impl Streams {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream's place among those of its protocol. It does not keep the service: an
+/// [`AcceptedStreams`] ends while streams that it gave live on.
 struct Admission {
-    served: Arc<Served>,
+    streams: Arc<Streams>,
     peer: PeerId,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut streams = self.served.streams();
+        let mut streams = self.streams.lock();
         if let Some(count) = streams.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -211,12 +236,16 @@ pub(crate) async fn serve(
     let hold = served.limits.keeps_alive.then(|| conn.hold());
     drop(conn);
     drop(host);
-    let stream = stream.with_protocol(protocol.clone()).holding(Arc::new((admission, hold)));
+    let admission = Arc::new(admission);
+    let held = Arc::new((Arc::clone(&admission), hold));
+    let stream = stream.with_protocol(protocol.clone()).holding(held);
     match &served.service {
         Service::Handler(handler) => {
             if let Err(error) = handler(stream).await {
                 tracing::debug!(%protocol, %error, "handler");
             }
+            // It was a task to the end, with a stream or without.
+            drop(admission);
         }
         Service::Queue(queue) => {
             if let Err(refused) = queue.try_send(stream) {
@@ -231,14 +260,16 @@ pub(crate) async fn serve(
 pub struct AcceptedStreams {
     streams: mpsc::Receiver<Stream>,
     host: Weak<Inner>,
+    served: Weak<Served>,
     protocol: ProtocolId,
 }
 
 impl AcceptedStreams {
     pub(crate) fn register(host: &Arc<Inner>, protocol: ProtocolId) -> Result<Self, HandleError> {
         let (queue, streams) = mpsc::channel(ACCEPTED_MAX);
-        host.protocols.insert(protocol.clone(), Limits::default(), Service::Queue(queue))?;
-        Ok(Self { streams, host: Arc::downgrade(host), protocol })
+        let served = Served::new(Service::Queue(queue), Limits::default());
+        let served = Arc::downgrade(&host.protocols.insert(protocol.clone(), served)?);
+        Ok(Self { streams, host: Arc::downgrade(host), served, protocol })
     }
 
     /// Waits for the next stream; `None` once the protocol is not served any more.
@@ -253,7 +284,7 @@ impl AcceptedStreams {
 impl Drop for AcceptedStreams {
     fn drop(&mut self) {
         if let Some(host) = self.host.upgrade() {
-            host.protocols.remove(self.protocol.as_str());
+            host.protocols.remove_own(self.protocol.as_str(), &self.served);
         }
     }
 }

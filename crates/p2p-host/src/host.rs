@@ -10,13 +10,13 @@ use std::{
 };
 
 use p2p_core::{
-    AddrExt, ConnectionInfo, ErrorCode, Keypair, Multiaddr, PeerId, ProtocolId, Role, Stream,
-    Transport,
+    AddrExt, ConnectionError, ConnectionInfo, ErrorCode, Keypair, Multiaddr, PeerId, ProtocolId,
+    Role, Stream, Transport,
 };
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, broadcast},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -80,7 +80,7 @@ pub(crate) struct Inner {
     pub(crate) pending_inbound: Arc<Semaphore>,
     registry: Mutex<Registry>,
     events: broadcast::Sender<Event>,
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     runtime: Handle,
     /// Ends everything.
     pub(crate) end: CancellationToken,
@@ -101,7 +101,9 @@ impl Inner {
         Arc::new(Self {
             own: identity.public().peer_id(),
             identity,
-            pending_inbound: Arc::new(Semaphore::new(config.pending_inbound_max)),
+            pending_inbound: Arc::new(Semaphore::new(
+                config.pending_inbound_max.min(Semaphore::MAX_PERMITS),
+            )),
             config,
             transports,
             upgrader,
@@ -168,7 +170,9 @@ impl Registry {
     /// Adds a connection, unless a limit is reached.
     pub(crate) fn add(&mut self, conn: &Arc<Conn>, config: &Config) -> Result<(), Cause> {
         if self.closed {
-            return Err(Cause::Closed);
+            let reason = "the host is closed".into();
+            let code = ErrorCode::CONNECTION_SHUTDOWN;
+            return Err(ConnectionError::Closed { code, reason }.into());
         }
         let peer = conn.peer();
         let of_peer = self.by_peer.get(&peer).map_or(0, Vec::len);
@@ -225,13 +229,13 @@ impl Registry {
 
     /// The connection that a new stream to `peer` goes over: the newest (CONN-17).
     pub(crate) fn connection_to(&self, peer: &PeerId) -> Option<Arc<Conn>> {
-        self.by_peer.get(peer)?.last().cloned()
+        self.by_peer.get(peer)?.iter().rev().find(|conn| !conn.is_closing()).cloned()
     }
 
     /// The connection to `target` that can be used: to its peer, or, where no peer is named, one
     /// that was dialed to its addresses. `avoid` is one that has just failed.
     pub(crate) fn usable(&self, target: &Target, avoid: Option<u64>) -> Option<Arc<Conn>> {
-        let usable = |conn: &&Arc<Conn>| Some(conn.id) != avoid;
+        let usable = |conn: &&Arc<Conn>| Some(conn.id) != avoid && !conn.is_closing();
         if let Some(peer) = &target.peer {
             return self.by_peer.get(peer)?.iter().rev().find(usable).cloned();
         }
@@ -370,14 +374,15 @@ impl Host {
     pub fn disconnect(&self, peer: &PeerId) {
         let conns = self.inner.registry().by_peer.get(peer).cloned().unwrap_or_default();
         for conn in conns {
-            conn.connection.close(ErrorCode::NONE, "disconnected by the application");
+            conn.close(ErrorCode::NONE, "disconnected by the application");
         }
     }
 
     /// Keeps the newest connection to a peer from being closed as idle; `None` without one.
     #[must_use]
     pub fn keep_alive(&self, peer: &PeerId) -> Option<KeepAlive> {
-        self.inner.registry().connection_to(peer).map(|conn| KeepAlive::new(&conn))
+        let conn = self.inner.registry().connection_to(peer)?;
+        Some(KeepAlive::new(&conn))
     }
 
     /// Subscribes to what happens from now on.
@@ -432,14 +437,17 @@ impl Host {
             registry.closed = true;
             registry.all()
         };
-        let drained = Instant::now() + inner.config.drain_timeout;
-        for conn in &conns {
-            if conn.wait_unused(drained).await.is_err() {
-                tracing::debug!(peer = %conn.peer(), in_use = conn.in_use(), "closed with streams under way");
+        let unused = async {
+            for conn in &conns {
+                conn.wait_unused().await;
             }
+        };
+        if timeout(inner.config.drain_timeout, unused).await.is_err() {
+            let in_use: usize = conns.iter().map(|conn| conn.in_use()).sum();
+            tracing::debug!(in_use, "closed with streams under way");
         }
         for conn in &conns {
-            conn.connection.close(ErrorCode::NONE, "the host is closed");
+            conn.close(ErrorCode::NONE, "the host is closed");
         }
         let ended = Instant::now() + END_MAX;
         for conn in &conns {
@@ -448,10 +456,11 @@ impl Host {
             }
         }
         inner.end.cancel();
+        // Handlers may hold handles of this host: a circle that ends here, also where one of them
+        // has called this and ends with the other tasks.
+        inner.protocols.clear();
         inner.tasks.close();
         inner.tasks.wait().await;
-        // Handlers may hold handles of this host: a circle that ends here.
-        inner.protocols.clear();
     }
 }
 

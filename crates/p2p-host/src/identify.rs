@@ -151,16 +151,20 @@ pub(crate) async fn ask(host: Arc<Inner>, conn: Arc<Conn>) {
             Identification::Failed(Arc::new(error))
         }
     };
-    if let Identification::Known(info) = &state {
-        host.emit(Event::Identified { peer: conn.peer(), info: Arc::clone(info) });
-    }
-    conn.identification.send_if_modified(|old| {
+    let known = state.clone();
+    let in_time = conn.identification.send_if_modified(|old| {
         let pending = matches!(old, Identification::Pending);
         if pending {
             *old = state;
         }
         pending
     });
+    // Nobody is told of a peer after its connection's end.
+    if let Identification::Known(info) = known
+        && in_time
+    {
+        host.emit(Event::Identified { peer: conn.peer(), info });
+    }
 }
 
 async fn request(conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {

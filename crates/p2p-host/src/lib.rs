@@ -12,6 +12,22 @@
 //!
 //! It deliberately has no loop for you to poll, no behaviour to derive, no type parameter.
 //!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = p2p_host::builder()
+//!     .transport(p2p_transport_tcp::Tcp::default())
+//!     .security(p2p_security_noise::Noise::new)
+//!     .muxer(p2p_mux::Yamux::default())
+//!     .listen("/ip4/127.0.0.1/tcp/0")
+//!     .spawn()
+//!     .await?;
+//! assert!(host.addrs()[0].ends_with(&host.peer_id().to_string()));
+//! host.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Connections
 //!
 //! A connection lives while a stream or a [`KeepAlive`] guard does, and

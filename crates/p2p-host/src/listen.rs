@@ -46,9 +46,10 @@ impl Inner {
         let addrs = listener.addrs();
         let id = self.next_id();
         for addr in &addrs {
-            self.add_addr(id, addr);
+            self.add_addr(id, addr)?;
         }
-        self.spawn(accept(Arc::clone(self), id, listener));
+        let (host, listener) = (Arc::clone(self), Some(listener));
+        self.spawn(accept(Bound { host, id, listener, cause: None }));
         Ok(addrs)
     }
 
@@ -67,9 +68,17 @@ impl Inner {
         }
     }
 
-    fn add_addr(&self, id: u64, addr: &Multiaddr) {
-        self.addresses.with(|list| list.push((id, addr.clone())));
+    fn add_addr(&self, id: u64, addr: &Multiaddr) -> Result<(), ListenError> {
+        self.addresses.with(|list| {
+            // Closing cancels first and clears then: nothing is added behind its back.
+            if self.quiet.is_cancelled() {
+                return Err(ListenError::HostClosed);
+            }
+            list.push((id, addr.clone()));
+            Ok(())
+        })?;
         self.emit(Event::Listening { addr: addr.with_peer(&self.own) });
+        Ok(())
     }
 
     fn remove_addr(&self, id: u64, addr: &Multiaddr, cause: Option<TransportError>) {
@@ -80,26 +89,51 @@ impl Inner {
 
 /// The task of one listener. It ends with the host, or with an error that the listener itself
 /// calls final.
-async fn accept(host: Arc<Inner>, id: u64, mut listener: Box<dyn Listener>) {
-    let cause = loop {
+async fn accept(mut bound: Bound) {
+    let Bound { host, id, listener: Some(listener), cause } = &mut bound else { return };
+    loop {
         tokio::select! {
             biased;
-            () = host.quiet.cancelled() => break None,
+            () = host.quiet.cancelled() => return,
             event = listener.next() => match event {
-                Ok(ListenEvent::Incoming(incoming)) => take(&host, incoming),
-                Ok(ListenEvent::AddrAdded(addr)) => host.add_addr(id, &addr),
-                Ok(ListenEvent::AddrRemoved(addr)) => host.remove_addr(id, &addr, None),
-                Ok(ListenEvent::Failed(error)) => tracing::warn!(%error, "accept"),
+                Ok(ListenEvent::Incoming(incoming)) => take(host, incoming),
+                Ok(ListenEvent::AddrAdded(addr)) => {
+                    if host.add_addr(*id, &addr).is_err() {
+                        return;
+                    }
+                }
+                Ok(ListenEvent::AddrRemoved(addr)) => host.remove_addr(*id, &addr, None),
+                Ok(ListenEvent::Failed(error)) => {
+                    tracing::debug!(%error, "accept");
+                    tracing::warn!("a connection could not be taken; the listener goes on");
+                }
                 Ok(other) => tracing::debug!(?other, "an event that this host does not know"),
-                Err(error) => break Some(error),
+                Err(error) => {
+                    *cause = Some(error);
+                    return;
+                }
             }
         }
-    };
-    // The port is free before anybody is told.
-    let addrs = listener.addrs();
-    drop(listener);
-    for addr in addrs {
-        host.remove_addr(id, &addr, cause.clone());
+    }
+}
+
+/// A listener, and what is told when it is gone, however its task ends: also when it never ran.
+struct Bound {
+    host: Arc<Inner>,
+    id: u64,
+    listener: Option<Box<dyn Listener>>,
+    cause: Option<TransportError>,
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let Some(listener) = self.listener.take() else { return };
+        let addrs = listener.addrs();
+        // The port is free before anybody is told.
+        drop(listener);
+        for addr in addrs {
+            self.host.remove_addr(self.id, &addr, self.cause.clone());
+        }
     }
 }
 
@@ -122,10 +156,9 @@ async fn upgrade(host: Arc<Inner>, incoming: Incoming, permit: OwnedSemaphorePer
     let remote = incoming.remote.clone();
     let limit: Duration = host.config.inbound_timeout;
     let upgraded = within(limit, connect(&host, incoming, &progress)).await;
-    drop(permit);
     let adopted = upgraded
         .and_then(|upgraded| upgraded)
-        .and_then(|(muxed, driver)| host.adopt(muxed, driver));
+        .and_then(|(muxed, driver)| host.adopt(muxed, driver, Some(permit)));
     if let Err(cause) = adopted {
         let stage = progress.stage();
         let error = InboundError { remote, stage, elapsed: begun.elapsed(), cause };

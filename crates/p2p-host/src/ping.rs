@@ -98,10 +98,12 @@ impl Pinger {
     /// # Cancel safety
     /// Cancel safe: the stream of a ping that was given up is not used again.
     pub async fn ping(&mut self) -> Result<Duration, PingError> {
-        if let Some(stream) = self.stream.take()
-            && let Ok(round_trip) = self.ping_on(stream).await
-        {
-            return Ok(round_trip);
+        if let Some(stream) = self.stream.take() {
+            match self.ping_on(stream).await {
+                // The peer has ended it meanwhile.
+                Err(PingError::Stream(_)) => {}
+                result => return result,
+            }
         }
         let inner = &self.host.inner;
         let conn = inner.connect(&self.target, None).await.map_err(OpenError::from)?;

@@ -615,3 +615,17 @@ async fn a_subscriber_that_is_slow_is_told_what_it_missed() {
     assert!(matches!(events.next().await, Some(Event::Missed { count: 194 })));
     assert!(!matches!(events.next().await, Some(Event::Missed { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn somebody_who_joined_a_dial_that_ran_out_of_time_has_his_own_addresses_tried() {
+    let network = Network::default();
+    let listener = echo_host(&network, "/memory/7").await;
+    let dialer =
+        builder(&network, None).dial_timeout(Duration::from_secs(3)).spawn().await.unwrap();
+    let peer = listener.peer_id();
+    let silent = (peer, vec!["/memory/0".parse().unwrap()]);
+    let good = (peer, vec!["/memory/7".parse().unwrap()]);
+    let (first, second) = tokio::join!(dialer.connect(silent), dialer.connect(good));
+    assert!(first.is_err());
+    assert_eq!(second.unwrap().remote().to_string(), "/memory/7");
+}

@@ -88,7 +88,10 @@ fn the_host_names_no_transport_cipher_or_muxer() {
     let sources = root().join("crates/p2p-host/src");
     for entry in fs::read_dir(sources).unwrap() {
         let path = entry.unwrap().path();
-        let code = fs::read_to_string(&path).unwrap();
+        // Its documentation may name some, as an example.
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = lines.collect::<Vec<_>>().join("\n");
         for word in ["Yamux", "yamux::", "Noise::", "Tcp::", "p2p_security", "p2p_transport"] {
             assert!(!code.contains(word), "{} names {word}", path.display());
         }
