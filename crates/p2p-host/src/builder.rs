@@ -125,7 +125,7 @@ impl Builder {
 
     /// How many inbound connections may be in their upgrade, or refused after it and not yet
     /// ended; one more is closed at once. Default 128. Each costs a file descriptor and up to
-    /// 64 KiB.
+    /// 128 KiB.
     pub fn pending_inbound_max(mut self, count: usize) -> Self {
         self.config.pending_inbound_max = count;
         self

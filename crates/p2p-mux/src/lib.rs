@@ -47,7 +47,7 @@
 //! A stream holds at most its receive window (256 KiB at first, [`Config::window_max`] at most)
 //! and 16 KiB, however small the frames are that fill it, and 128 KiB of data to be sent. A
 //! connection holds its streams, at most 1 MiB of data to be sent and 4 KiB for each stream, and
-//! while data flow up to 128 KiB to receive into, 136 KiB to send from and eight received buffers
+//! while data flow up to 128 KiB to receive into, 192 KiB to send from and eight received buffers
 //! of 128 KiB that readers have yet to take. An idle connection releases its buffers.
 //!
 //! # Features
