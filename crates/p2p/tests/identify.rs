@@ -132,23 +132,28 @@ async fn truncated_and_garbled_answers_are_errors_at_every_byte() {
     }
     assert!(identify(&key, Vec::new()).await.is_err());
     assert!(identify(&key, vec![0xff; 100]).await.is_err());
-    // The catalogue's vector, of another key.
+    // A length without its message.
     let text = identify(&key, vec![0x73]).await.unwrap_err();
     assert!(text.contains("115 bytes"), "{text}");
+}
+
+/// A host that takes identify streams and says nothing on them.
+async fn silent_host(network: &Network) -> Host {
+    let host = echo_host(network, "/memory/7").await;
+    assert!(host.unhandle("/ipfs/id/1.0.0"));
+    host.handle("/ipfs/id/1.0.0", |s: Stream| async move {
+        std::future::pending::<()>().await;
+        drop(s);
+        Ok::<_, std::io::Error>(())
+    })
+    .unwrap();
+    host
 }
 
 #[tokio::test(start_paused = true)]
 async fn ident_11_an_answer_without_an_end_has_ten_seconds() {
     let network = Network::default();
-    let listener = echo_host(&network, "/memory/7").await;
-    listener.unhandle("/ipfs/id/1.0.0");
-    listener
-        .handle("/ipfs/id/1.0.0", |s: Stream| async move {
-            std::future::pending::<()>().await;
-            drop(s);
-            Ok::<_, std::io::Error>(())
-        })
-        .unwrap();
+    let _listener = silent_host(&network).await;
     let dialer = builder(&network, None).spawn().await.unwrap();
     let begun = Instant::now();
     let text = dialer.identify("/memory/7").await.unwrap_err().to_string();
@@ -160,15 +165,7 @@ async fn ident_11_an_answer_without_an_end_has_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_ends_first_says_so() {
     let network = Network::default();
-    let listener = echo_host(&network, "/memory/7").await;
-    listener.unhandle("/ipfs/id/1.0.0");
-    listener
-        .handle("/ipfs/id/1.0.0", |s: Stream| async move {
-            std::future::pending::<()>().await;
-            drop(s);
-            Ok::<_, std::io::Error>(())
-        })
-        .unwrap();
+    let listener = silent_host(&network).await;
     let dialer = builder(&network, None).spawn().await.unwrap();
     dialer.connect("/memory/7").await.unwrap();
     let (learned, ()) = tokio::join!(dialer.identify("/memory/7"), async {
