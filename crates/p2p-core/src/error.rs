@@ -109,6 +109,10 @@ pub enum StreamError {
     /// This side reset the stream before.
     #[error("the stream was reset by this side ({0})")]
     ResetLocally(ErrorCode),
+    /// The stream's deadline for reading or writing passed while a call was waiting. Nothing is
+    /// lost, and the stream can be used on with another deadline.
+    #[error("the stream's deadline passed")]
+    DeadlinePassed,
     /// Written to after `shutdown`.
     #[error("the stream's sending half is already shut down")]
     Finished,
@@ -130,6 +134,7 @@ impl From<StreamError> for io::Error {
             StreamError::ResetLocally(_) | StreamError::Connection(_) => {
                 io::ErrorKind::ConnectionAborted
             }
+            StreamError::DeadlinePassed => io::ErrorKind::TimedOut,
             StreamError::Finished => io::ErrorKind::BrokenPipe,
             StreamError::Unsupported(_) => io::ErrorKind::Unsupported,
             StreamError::Negotiation(_) => io::ErrorKind::InvalidData,

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -31,6 +32,9 @@ pub trait SendHalf: AsyncWrite + Unpin + Send + 'static {
         cx: &mut Context<'_>,
         data: &mut Bytes,
     ) -> Poll<Result<(), StreamError>>;
+
+    /// Lets calls that write wait until `at` at most, and for ever with `None`, as at first.
+    fn set_deadline(&mut self, at: Option<Instant>);
 
     /// Ends the stream at once and tells the peer why, where the protocol can.
     fn reset(&mut self, code: ErrorCode);
@@ -58,6 +62,9 @@ pub trait RecvHalf: AsyncRead + Unpin + Send + 'static {
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, StreamError>>;
+
+    /// Lets calls that read wait until `at` at most, and for ever with `None`, as at first.
+    fn set_deadline(&mut self, at: Option<Instant>);
 
     /// Gives up reading.
     fn stop(&mut self, code: ErrorCode);
@@ -185,10 +192,24 @@ impl Stream {
     /// Cancel safe.
     pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
         let result = self.recv.chunk(max).await;
-        if result.is_err() {
+        if result.as_ref().is_err_and(is_final) {
             self.send.facts.held = None;
         }
         result
+    }
+
+    /// Lets calls that read wait until `at` at most: then they fail with
+    /// [`StreamError::DeadlinePassed`] (as `io::Error`: `TimedOut`). Nothing is lost by that: what
+    /// comes in later can be read, once another deadline is set. `None`, as at first, waits for
+    /// ever. What can be done without waiting is done after the deadline too.
+    pub fn set_read_deadline(&mut self, at: Option<Instant>) {
+        self.recv.set_deadline(at);
+    }
+
+    /// The same for calls that write, which wait when the peer's window or the send buffer is
+    /// full. `shutdown` and `reset` never wait.
+    pub fn set_write_deadline(&mut self, at: Option<Instant>) {
+        self.send.set_deadline(at);
     }
 
     /// Ends the stream at once, in both directions, and tells the peer why where the protocol can.
@@ -219,6 +240,12 @@ impl SendStream {
         Ok(())
     }
 
+    /// Lets calls that write wait until `at` at most; see [`Stream::set_write_deadline`]. Does not
+    /// concern [`SendStream::stopped`].
+    pub fn set_deadline(&mut self, at: Option<Instant>) {
+        self.half.set_deadline(at);
+    }
+
     /// Waits until the peer, or the end of the connection, makes sending pointless.
     ///
     /// # Cancel safety
@@ -244,10 +271,15 @@ impl RecvStream {
     /// Cancel safe.
     pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
         let result = poll_fn(|cx| self.half.poll_chunk(cx, max)).await;
-        if !matches!(result, Ok(Some(_))) {
+        if matches!(result, Ok(None)) || result.as_ref().is_err_and(is_final) {
             self.facts.held = None;
         }
         result
+    }
+
+    /// Lets calls that read wait until `at` at most; see [`Stream::set_read_deadline`].
+    pub fn set_deadline(&mut self, at: Option<Instant>) {
+        self.half.set_deadline(at);
     }
 
     /// Gives up reading, and stops the peer as well as the protocol can say it.
@@ -264,7 +296,7 @@ impl AsyncWrite for SendStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = ready!(Pin::new(&mut self.half).poll_write(cx, buf));
-        if result.is_err() {
+        if result.as_ref().is_err_and(is_final_io) {
             self.facts.held = None;
         }
         Poll::Ready(result)
@@ -289,7 +321,8 @@ impl AsyncRead for RecvStream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut self.half).poll_read(cx, buf));
-        if result.is_err() || buf.remaining() > 0 && buf.filled().len() == before {
+        let ended = result.is_ok() && buf.remaining() > 0 && buf.filled().len() == before;
+        if ended || result.as_ref().is_err_and(is_final_io) {
             self.facts.held = None;
         }
         Poll::Ready(result)
@@ -321,12 +354,21 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let result = ready!(Pin::new(&mut self.recv).poll_read(cx, buf));
-        if result.is_err() {
+        if result.as_ref().is_err_and(is_final_io) {
             // A stream that was reset is of no use in either direction.
             self.send.facts.held = None;
         }
         Poll::Ready(result)
     }
+}
+
+/// Whether a half is at its end with this error.
+fn is_final(error: &StreamError) -> bool {
+    !matches!(error, StreamError::DeadlinePassed)
+}
+
+fn is_final_io(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).is_none_or(is_final)
 }
 
 impl fmt::Debug for Stream {

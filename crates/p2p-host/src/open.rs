@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -207,6 +207,10 @@ impl RecvHalf for Confirm {
     ) -> Poll<Result<Option<Bytes>, StreamError>> {
         ready!(self.poll_confirm(cx))?;
         self.inner.poll_chunk(cx, max)
+    }
+
+    fn set_deadline(&mut self, at: Option<Instant>) {
+        self.inner.set_deadline(at);
     }
 
     fn stop(&mut self, code: ErrorCode) {

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use p2p_core::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
+    deadline::Deadline,
     driver::{Driver, Setup},
     shared::{Interest, Shared},
 };
@@ -198,13 +200,25 @@ pub struct MuxStream {
 impl MuxStream {
     fn new(shared: &Arc<Shared>, id: StreamId) -> Self {
         Self {
-            send: MuxSend { shared: Arc::clone(shared), id },
-            recv: MuxRecv { shared: Arc::clone(shared), id },
+            send: MuxSend { shared: Arc::clone(shared), id, deadline: Deadline::default() },
+            recv: MuxRecv { shared: Arc::clone(shared), id, deadline: Deadline::default() },
         }
     }
 
     fn into_stream(self, info: Arc<ConnectionInfo>) -> Stream {
         Stream::new(info, Box::new(self.send), Box::new(self.recv))
+    }
+
+    /// Lets calls that read wait until `at` at most: then they fail with
+    /// [`StreamError::DeadlinePassed`] (as `io::Error`: `TimedOut`), and nothing is lost. `None`,
+    /// as at first, waits for ever.
+    pub fn set_read_deadline(&mut self, at: Option<Instant>) {
+        self.recv.set_deadline(at);
+    }
+
+    /// The same for calls that write. `shutdown` never waits.
+    pub fn set_write_deadline(&mut self, at: Option<Instant>) {
+        self.send.set_deadline(at);
     }
 
     /// Splits the stream for use in two tasks.
@@ -218,6 +232,7 @@ impl MuxStream {
 pub struct MuxSend {
     shared: Arc<Shared>,
     id: StreamId,
+    deadline: Deadline,
 }
 
 impl SendHalf for MuxSend {
@@ -226,7 +241,12 @@ impl SendHalf for MuxSend {
         cx: &mut Context<'_>,
         data: &mut Bytes,
     ) -> Poll<Result<(), StreamError>> {
-        self.shared.poll(cx, self.id, Interest::Write, |core| core.write(self.id, data))
+        let sent = self.shared.poll(cx, self.id, Interest::Write, |core| core.write(self.id, data));
+        self.deadline.limit(cx, sent)
+    }
+
+    fn set_deadline(&mut self, at: Option<Instant>) {
+        self.deadline.set(at);
     }
 
     fn reset(&mut self, code: ErrorCode) {
@@ -240,13 +260,13 @@ impl SendHalf for MuxSend {
 
 impl AsyncWrite for MuxSend {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.shared
-            .poll(cx, self.id, Interest::Write, |core| core.write_slice(self.id, buf))
-            .map_err(io::Error::from)
+        let id = self.id;
+        let sent = self.shared.poll(cx, id, Interest::Write, |core| core.write_slice(id, buf));
+        self.deadline.limit(cx, sent).map_err(io::Error::from)
     }
 
     /// Nothing to do: what was written is on its way.
@@ -276,6 +296,7 @@ impl fmt::Debug for MuxSend {
 pub struct MuxRecv {
     shared: Arc<Shared>,
     id: StreamId,
+    deadline: Deadline,
 }
 
 impl RecvHalf for MuxRecv {
@@ -284,7 +305,12 @@ impl RecvHalf for MuxRecv {
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, StreamError>> {
-        self.shared.poll(cx, self.id, Interest::Read, |core| core.read(self.id, max))
+        let read = self.shared.poll(cx, self.id, Interest::Read, |core| core.read(self.id, max));
+        self.deadline.limit(cx, read)
+    }
+
+    fn set_deadline(&mut self, at: Option<Instant>) {
+        self.deadline.set(at);
     }
 
     fn stop(&mut self, code: ErrorCode) {

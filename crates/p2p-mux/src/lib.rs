@@ -61,6 +61,7 @@
 )]
 
 mod clear;
+mod deadline;
 mod driver;
 mod handle;
 mod shared;
