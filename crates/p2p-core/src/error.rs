@@ -335,3 +335,30 @@ pub enum MuxError {
     #[error("the connection's stream ids are used up")]
     IdsExhausted,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conn_40_41_42_the_codes_are_those_of_the_two_lists() {
+        assert_eq!(ErrorCode::default(), ErrorCode::NONE);
+        let connection = [
+            (ErrorCode::CONNECTION_RESOURCE_LIMIT, 0x1001),
+            (ErrorCode::CONNECTION_PROTOCOL_VIOLATION, 0x1003),
+            (ErrorCode::CONNECTION_GARBAGE_COLLECTED, 0x1005),
+            (ErrorCode::CONNECTION_SHUTDOWN, 0x1006),
+        ];
+        let stream = [
+            (ErrorCode::NONE, 0),
+            (ErrorCode::STREAM_NEGOTIATION_FAILED, 0x1001),
+            (ErrorCode::STREAM_RESOURCE_LIMIT, 0x1002),
+            (ErrorCode::STREAM_PROTOCOL_VIOLATION, 0x1004),
+        ];
+        for (code, number) in connection.into_iter().chain(stream) {
+            assert_eq!(code.value(), number);
+        }
+        assert_eq!(ErrorCode::STREAM_RESOURCE_LIMIT.to_string(), "code 0x1002");
+        assert_eq!(ErrorCode::NONE.to_string(), "no code");
+    }
+}

@@ -59,22 +59,22 @@ async fn every_byte(fault: Fault, outbound: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_dialer_sends_is_cut_at_every_byte() {
+async fn conn_08_mss_35_what_the_dialer_sends_is_cut_at_every_byte() {
     every_byte(Fault::Cut, true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_listener_sends_is_cut_at_every_byte() {
+async fn conn_08_mss_35_what_the_listener_sends_is_cut_at_every_byte() {
     every_byte(Fault::Cut, false).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_dialer_goes_silent_at_every_byte() {
+async fn mss_34_35_conn_10_the_dialer_goes_silent_at_every_byte() {
     every_byte(Fault::Stall, true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_listener_goes_silent_at_every_byte() {
+async fn mss_34_35_conn_10_the_listener_goes_silent_at_every_byte() {
     every_byte(Fault::Stall, false).await;
 }
 
@@ -89,11 +89,11 @@ async fn what_the_listener_sends_is_changed_in_every_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_dialer_sends_garbage_from_every_byte_on() {
+async fn conn_08_the_dialer_sends_garbage_from_every_byte_on() {
     every_byte(Fault::Garbage, true).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_listener_sends_garbage_from_every_byte_on() {
+async fn conn_08_the_listener_sends_garbage_from_every_byte_on() {
     every_byte(Fault::Garbage, false).await;
 }

@@ -131,7 +131,7 @@ async fn when_the_time_for_the_whole_runs_out_what_was_under_way_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_address_among_good_ones_costs_250_ms() {
+async fn conn_34_a_bad_address_among_good_ones_costs_250_ms() {
     let network = Network::default();
     let (dialer, listener, _) = pair(&network).await;
     let addrs = vec!["/memory/0".parse().unwrap(), "/memory/7".parse().unwrap()];
@@ -320,6 +320,62 @@ async fn an_accept_queue_that_is_full_refuses_the_next_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ping_01_02_04_what_comes_in_pieces_is_echoed_until_the_dialer_ends() {
+    let network = Network::default();
+    let (dialer, _listener, addr) = pair(&network).await;
+    let mut stream = dialer.open(&addr, PING).await.unwrap();
+    let text: Vec<u8> = (0..96).collect();
+    // In one piece, one by one, and more than one at once.
+    let mut echoed = [0; 32];
+    stream.write_all(&text[..32]).await.unwrap();
+    stream.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(echoed, text[..32]);
+    for byte in &text[..32] {
+        stream.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    stream.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(echoed, text[..32]);
+    stream.write_all(&text).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, text, "what came before the end is echoed, then the listener ends too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_07_a_dialer_that_ends_before_the_echo_gets_it() {
+    let network = Network::default();
+    let (dialer, _listener, addr) = pair(&network).await;
+    let mut stream = dialer.open(&addr, PING).await.unwrap();
+    stream.write_all(&[9; 32]).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut echoed = Vec::new();
+    stream.read_to_end(&mut echoed).await.unwrap();
+    assert_eq!(echoed, [9; 32]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_08_a_ping_stream_keeps_no_connection_alive() {
+    let network = Network::default();
+    let (dialer, _listener, addr) = pair(&network).await;
+    let mut pinger = dialer.pinger(&addr).unwrap();
+    pinger.ping().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert!(dialer.peers().is_empty(), "idle for more than a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_09_a_peer_without_ping_is_alive_and_named() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    assert!(listener.unhandle(PING));
+    let error = dialer.ping(&addr).await.unwrap_err();
+    assert!(error.to_string().contains(PING), "{error}");
+    assert_eq!(dialer.peers(), [listener.peer_id()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn ping_03_two_streams_of_a_peer_are_answered_and_the_third_is_reset() {
     let network = Network::default();
     let (dialer, _listener, addr) = pair(&network).await;
@@ -484,7 +540,7 @@ async fn dropping_the_last_handle_ends_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unused_connection_is_closed_after_its_idle_time_unless_it_is_kept() {
+async fn conn_21_an_unused_connection_is_closed_after_its_idle_time_unless_it_is_kept() {
     let network = Network::default();
     let (dialer, listener, addr) = pair(&network).await;
     dialer.connect(&addr).await.unwrap();
@@ -552,7 +608,7 @@ async fn more_inbound_connections_than_allowed_are_closed_before_any_cryptograph
 }
 
 #[tokio::test(start_paused = true)]
-async fn pending_inbound_connections_are_bounded_and_end_in_ten_seconds() {
+async fn conn_10_11_pending_inbound_connections_are_bounded_and_end_in_ten_seconds() {
     let network = Network::default();
     let listener =
         builder(&network, None).listen("/memory/7").pending_inbound_max(3).spawn().await.unwrap();
@@ -580,7 +636,7 @@ async fn pending_inbound_connections_are_bounded_and_end_in_ten_seconds() {
 // Identify and events.
 
 #[tokio::test(start_paused = true)]
-async fn ident_03_both_sides_learn_of_each_other() {
+async fn ident_02_03_05_07_both_sides_learn_of_each_other() {
     let network = Network::default();
     let (dialer, listener, addr) = pair(&network).await;
     let mut events = listener.events();
@@ -597,6 +653,82 @@ async fn ident_03_both_sides_learn_of_each_other() {
     assert!(
         matches!(events.next().await, Some(Event::Identified { peer, .. }) if peer == dialer.peer_id())
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_01_11_the_answer_needs_no_question_and_ends() {
+    let network = Network::default();
+    let (dialer, _listener, addr) = pair(&network).await;
+    let mut stream = dialer.open(&addr, "/ipfs/id/1.0.0").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let (len, read) = p2p::core::varint::decode(&answer).unwrap().unwrap();
+    assert_eq!(usize::try_from(len).unwrap() + read, answer.len(), "one delimited message");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_20_the_last_of_several_connections_says_that_none_is_left() {
+    let network = Network::default();
+    let one = echo_host(&network, "/memory/7").await;
+    let two = echo_host(&network, "/memory/8").await;
+    // Both dial at once, and both connections are kept.
+    let (to_one, to_two) = (one.addrs().remove(0), two.addrs().remove(0));
+    let mut events = one.events();
+    let (first, second) = tokio::join!(two.connect(&to_one), one.connect(&to_two));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(one.connections(&two.peer_id()).len(), 2);
+    let mut stream = one.open(&to_two, "/echo/1.0.0").await.unwrap();
+    two.close().await;
+    assert!(stream.read_u8().await.is_err(), "its streams end with a connection");
+    let mut left = Vec::new();
+    while left.last() != Some(&0) {
+        if let Event::Disconnected { left: count, .. } = events.next().await.unwrap() {
+            left.push(count);
+        }
+    }
+    assert!(left.is_sorted_by(|a, b| a > b), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_19_a_connection_is_announced_before_its_streams_are_served() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    let events = std::sync::Mutex::new(listener.events());
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let handler = move |_stream: Stream| {
+        let event = at_once(events.lock().unwrap().next());
+        let tell = tell.clone();
+        async move {
+            let known = matches!(event, Some(Some(Event::Connected { .. })));
+            tell.send(known).await.map_err(std::io::Error::other)
+        }
+    };
+    listener.handle("/order/1.0.0", handler).unwrap();
+    let _stream = dialer.open(&addr, "/order/1.0.0").optimistic().await.unwrap();
+    assert_eq!(told.recv().await, Some(true));
+}
+
+/// What `future` gives without waiting.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_26_protocols_come_and_go_while_connected() {
+    let network = Network::default();
+    let (dialer, listener, addr) = pair(&network).await;
+    assert!(dialer.open(&addr, "/late/1.0.0").await.is_err());
+    listener.handle("/late/1.0.0", echo).unwrap();
+    assert!(dialer.open(&addr, "/late/1.0.0").await.is_ok());
+    assert!(listener.unhandle("/late/1.0.0"));
+    assert!(dialer.open(&addr, "/late/1.0.0").await.is_err());
+    assert_eq!(dialer.connections(&listener.peer_id()).len(), 1, "all of it on one connection");
 }
 
 #[tokio::test(start_paused = true)]

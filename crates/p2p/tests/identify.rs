@@ -105,6 +105,14 @@ async fn ident_06_what_does_not_parse_is_left_out_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ident_16_another_version_is_no_reason_to_part() {
+    let key = Keypair::generate().unwrap();
+    // `identify` looks that the connection is still there, and can be used.
+    let message = [own_key(&key), field(5, b"other/9.9.9"), field(6, b"agent")].concat();
+    assert_eq!(identify(&key, delimited(&message)).await.unwrap().agent, "agent");
+}
+
+#[tokio::test(start_paused = true)]
 async fn ident_08_13_messages_addresses_and_protocols_are_bounded() {
     let key = Keypair::generate().unwrap();
     let text = identify(&key, delimited(&vec![0; 8193])).await.unwrap_err();

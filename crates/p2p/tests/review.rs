@@ -405,7 +405,7 @@ async fn handlers_that_had_ended_their_stream_were_not_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_pong_on_a_used_stream_was_hidden_by_another_try() {
+async fn ping_05_a_wrong_pong_on_a_used_stream_was_hidden_by_another_try() {
     let network = Network::default();
     let (dialer, listener, addr) = pair(&network).await;
     assert!(listener.unhandle("/ipfs/ping/1.0.0"));

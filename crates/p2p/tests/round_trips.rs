@@ -32,7 +32,7 @@ async fn far_hosts() -> (Host, Host, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_takes_one_round_trip() {
+async fn mss_12_a_connection_takes_one_round_trip() {
     let (dialer, _listener, addr) = far_hosts().await;
     let begun = Instant::now();
     dialer.connect(&addr).await.unwrap();

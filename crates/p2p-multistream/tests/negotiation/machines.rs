@@ -236,7 +236,7 @@ fn mss_33_two_initiators_fail_cleanly() {
 /// MSS-08, MSS-29, MSS-31, MSS-32, trap 5: what is a message, but no name, is refused without
 /// asking and without an end.
 #[test]
-fn mss_31_32_t02_5_what_is_no_protocol_is_refused() {
+fn mss_29_31_32_t02_5_what_is_no_protocol_is_refused() {
     for text in
         ["ls", "", "na", "noise", "/multistream/1.0.0", "/libp2p/simultaneous-connect", "/a\nb"]
     {
