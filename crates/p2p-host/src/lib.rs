@@ -50,6 +50,7 @@ pub mod identify;
 pub mod key_file;
 mod listen;
 mod open;
+pub mod perf;
 pub mod ping;
 #[rustfmt::skip]
 #[allow(

@@ -42,7 +42,7 @@ pub use p2p_core::{
 pub use p2p_host::{
     AcceptedStreams, BuildError, Builder, Cause, DialAttempt, DialError, Event, Events,
     HandleError, Host, InboundError, IntoTarget, KeepAlive, LimitReached, ListenError, OpenError,
-    Opening, Stage, Target, TargetError, identify, key_file, ping,
+    Opening, Stage, Target, TargetError, identify, key_file, perf, ping,
 };
 pub use p2p_multistream as multistream;
 #[cfg(feature = "yamux")]
