@@ -1,9 +1,11 @@
 //! The command line.
 
-use std::{str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
+
+use crate::report::Failure;
 
 /// A rust-libp2p node for interoperability tests.
 #[derive(Debug, Parser)]
@@ -21,6 +23,8 @@ pub(crate) enum Command {
         /// The address to listen on.
         #[arg(long, value_name = "MULTIADDR", default_value = "/ip4/127.0.0.1/tcp/0")]
         listen: Multiaddr,
+        #[command(flatten)]
+        identity: Identity,
     },
     /// Pings a peer.
     Ping {
@@ -70,6 +74,25 @@ pub(crate) struct Target {
     /// The overall time limit, in seconds.
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+}
+
+/// Who the node is.
+#[derive(Debug, Args)]
+pub(crate) struct Identity {
+    /// A file with the private key in libp2p's protobuf form, instead of a new Ed25519 key.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+impl Identity {
+    /// The key pair of the file, or a new one.
+    pub(crate) fn load(&self) -> Result<Keypair, Failure> {
+        let Some(path) = &self.key else { return Ok(Keypair::generate_ed25519()) };
+        let bytes = std::fs::read(path).map_err(|error| Failure::during("key file", &error))?;
+        Keypair::from_protobuf_encoding(&bytes).map_err(|error| Failure::during("key file", &error))
+    }
 }
 
 impl Target {

@@ -30,7 +30,7 @@ impl Client {
     /// Dials the target and waits for the connection.
     async fn connect(target: &Target, ping: ping::Config) -> Result<Self, Failure> {
         let idle = target.time_limit();
-        let mut swarm = node::build(Settings { ping, idle })?;
+        let mut swarm = node::build(target.identity.load()?, Settings { ping, idle })?;
         let peer = target.remote.peer;
         let dial = DialOpts::peer_id(peer).addresses(vec![target.remote.addr.clone()]).build();
         swarm.dial(dial).map_err(|error| Failure::during("dial", &error))?;

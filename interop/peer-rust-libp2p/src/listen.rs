@@ -5,13 +5,14 @@ use libp2p::{Multiaddr, PeerId, identify, multiaddr::Protocol, swarm::SwarmEvent
 use serde_json::json;
 
 use crate::{
+    cli::Identity,
     node::{self, BehaviourEvent, Settings},
     report::{self, Failure},
 };
 
 /// Listens on `addr` and reports what happens until the process is killed.
-pub(crate) async fn run(addr: Multiaddr) -> Result<(), Failure> {
-    let mut swarm = node::build(Settings::default())?;
+pub(crate) async fn run(addr: Multiaddr, identity: &Identity) -> Result<(), Failure> {
+    let mut swarm = node::build(identity.load()?, Settings::default())?;
     swarm.listen_on(addr).map_err(|error| Failure::during("listen", &error))?;
     let local = *swarm.local_peer_id();
     loop {

@@ -45,7 +45,7 @@ async fn main() -> ExitCode {
 /// Runs one command to its end.
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Listen { listen } => listen::run(listen).await,
+        Command::Listen { listen, identity } => listen::run(listen, &identity).await,
         Command::Ping { target, count, interval_ms } => {
             let interval = Duration::from_millis(interval_ms);
             within(&target, client::ping(&target, count, interval)).await

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use libp2p::{Swarm, SwarmBuilder, identify, noise, ping, swarm::NetworkBehaviour, tcp, yamux};
+use libp2p::{
+    Swarm, SwarmBuilder, identify, identity::Keypair, noise, ping, swarm::NetworkBehaviour, tcp,
+    yamux,
+};
 
 use crate::{report::Failure, serve};
 
@@ -31,10 +34,10 @@ impl Default for Settings {
     }
 }
 
-/// Builds a node with a fresh Ed25519 identity over TCP, Noise and Yamux.
-pub(crate) fn build(settings: Settings) -> Result<Swarm<Behaviour>, Failure> {
+/// Builds a node with this identity over TCP, Noise and Yamux.
+pub(crate) fn build(identity: Keypair, settings: Settings) -> Result<Swarm<Behaviour>, Failure> {
     let Settings { ping, idle } = settings;
-    let builder = SwarmBuilder::with_new_identity()
+    let builder = SwarmBuilder::with_existing_identity(identity)
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .map_err(|error| Failure::during("noise keys", &error))?
