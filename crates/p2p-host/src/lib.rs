@@ -52,6 +52,7 @@ mod listen;
 mod open;
 pub mod perf;
 pub mod ping;
+pub mod request;
 #[rustfmt::skip]
 #[allow(
     unreachable_pub,

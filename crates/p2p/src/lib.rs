@@ -27,6 +27,7 @@
 //! | `tcp` | yes | the TCP transport, [`tcp`] |
 //! | `noise` | yes | the Noise secure channel, [`noise`] |
 //! | `yamux` | yes | the yamux multiplexer, in [`mux`] |
+//! | `json` | no | requests and answers in JSON, [`request::json`](request) |
 //! | `full` | no | everything |
 //!
 //! Identify and ping are part of every host.
@@ -42,7 +43,7 @@ pub use p2p_core::{
 pub use p2p_host::{
     AcceptedStreams, BuildError, Builder, Cause, DialAttempt, DialError, Event, Events,
     HandleError, Host, InboundError, IntoTarget, KeepAlive, LimitReached, ListenError, OpenError,
-    Opening, Stage, Target, TargetError, identify, key_file, perf, ping,
+    Opening, Stage, Target, TargetError, identify, key_file, perf, ping, request,
 };
 pub use p2p_multistream as multistream;
 #[cfg(feature = "yamux")]
