@@ -40,6 +40,8 @@ mod proto;
 mod protocol;
 mod security;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod transport;
 pub mod varint;
 

@@ -16,8 +16,8 @@ const TEXT_LEN_MAX: usize = 512;
 
 /// The identity of a peer: the multihash of its public key (specs, peer-ids/peer-ids.md).
 ///
-/// 34 to 44 bytes, held in place. The text form is base58btc (`12D3KooW…`, `Qm…`); the CIDv1
-/// form (`bafz…`) is understood when parsed.
+/// 34 to 39 bytes, held in place. The text form is base58btc (`12D3KooW…`, `Qm…`); the CIDv1
+/// form (`bafz…`, `k51…`) is understood when parsed, in any multibase.
 #[derive(Clone, Copy)]
 pub struct PeerId {
     len: u8,
@@ -40,6 +40,9 @@ pub enum PeerIdError {
     /// A hash function that peer ids do not use.
     #[error("multihash code {0:#x} is not used for peer ids")]
     HashCode(u64),
+    /// The identity multihash does not hold a public key's canonical encoding.
+    #[error("the identity multihash does not hold a public key")]
+    NotAKey,
     /// The digest's length does not fit its hash function.
     #[error("a digest of {len} bytes does not fit multihash code {code:#x}")]
     DigestLen {
@@ -72,8 +75,8 @@ impl PeerId {
     /// Parses a bare multihash, the form on the wire (PID-08, PID-09).
     ///
     /// # Errors
-    /// [`PeerIdError`] unless it is a SHA-256 digest of 32 bytes or an identity digest of at
-    /// most 42.
+    /// [`PeerIdError`] unless it is a SHA-256 digest of 32 bytes, or an identity multihash of a
+    /// public key's encoding.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PeerIdError> {
         let (code, digest) = split_multihash(bytes).ok_or(PeerIdError::Multihash)?;
         let fits = match code {
@@ -84,10 +87,13 @@ impl PeerId {
         if !fits {
             return Err(PeerIdError::DigestLen { code, len: digest.len() });
         }
+        if code == IDENTITY && !is_inlined_key(digest) {
+            return Err(PeerIdError::NotAKey);
+        }
         Ok(Self::from_parts(code, digest))
     }
 
-    /// The multihash, 2 to 44 bytes.
+    /// The multihash: 34 bytes for a hash, 38 for an Ed25519 and 39 for a secp256k1 key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
@@ -105,6 +111,18 @@ impl PeerId {
         let mut cid = vec![0x01, 0x72];
         cid.extend_from_slice(self.as_bytes());
         multibase::encode(multibase::Base::Base32Lower, cid)
+    }
+}
+
+/// Whether an identity digest is the canonical encoding of a key that is short enough for one:
+/// Ed25519 or compressed secp256k1 (PID-02). Another encoding of the same key would be a second
+/// id of the same peer. Whether the point is on its curve is not looked at: no peer can prove the
+/// id if it is not, and not every build knows every curve.
+fn is_inlined_key(digest: &[u8]) -> bool {
+    match digest {
+        [0x08, 0x01, 0x12, 0x20, point @ ..] => point.len() == 32,
+        [0x08, 0x02, 0x12, 0x21, 0x02 | 0x03, x @ ..] => x.len() == 32,
+        _ => false,
     }
 }
 
@@ -182,6 +200,7 @@ impl fmt::Debug for PeerId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Random, hex};
 
     const SHA: &str = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
     const SHA_CID: &str = "bafzbeie5745rpv2m6tjyuugywy4d5ewrqgqqhfnf445he3omzpjbx5xqxe";
@@ -192,51 +211,203 @@ mod tests {
         text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
     }
 
+    /// Base58btc, base32 and base36 of the four keys of the specification.
+    const TEXTS: [[&str; 3]; 4] = [
+        [
+            "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq",
+            "bafzaajaiaejcahwr5d5ofrfbis4l5d6uwr57hu5tjodrypfm6yaq6dsc2r2pzyt6",
+            "k51qzi5uqu5dgy8qsq67hbz73jqkw87l3fgf4a91qb0d9b5173tir7n4vxk1oe",
+        ],
+        [
+            "16Uiu2HAmLhLvBoYaoZfaMUKuibM6ac163GwKY74c5kiSLg5KvLpY",
+            "bafzaajiiaijcca3xo7uzjzcsyilaj6i54cj44qk7kqzpoao5rti2pjx6udtdbp6kte",
+            "kzwfwjn5ji4put13uvtwtc7azzwk42cq2o8ctfnxa6q8n90e72o3pjqbrp3lpcp",
+        ],
+        [
+            "QmVMT29id3TUASyfZZ6k9hmNyc2nYabCo4uMSpDw4zrgDk",
+            "bafzbeidigywdclqvl5hxfefwp5onbffcfife7pza57mmfb4tiqmtkdjw64",
+            "k2k4r8m0iploq6r25jp915xawtnx0qdr0je62jws2kki6votbj5191x3",
+        ],
+        [
+            "QmaeANgBs1DTSxWSrPPtobgQuxW8XTfsS4ydbK4rCHzqxG",
+            "bafzbeifwzcumbiyql7bhv7fe7mixg6i7aohegq75k234m63bnw6dbicmzu",
+            "k2k4r8nz0pc9sm08wgacijx1ic8vxy9e2770otjszhz1nodfs0brtvpp",
+        ],
+    ];
+
+    fn cid(peer: &PeerId) -> Vec<u8> {
+        [&[0x01, 0x72], peer.as_bytes()].concat()
+    }
+
     #[test]
-    fn pid_05_06_both_text_forms_are_one_id() {
-        assert_eq!(parse(SHA), parse(SHA_CID));
-        assert_eq!(parse(ED), parse(ED_CID));
-        assert_eq!(parse(ED).to_string(), ED);
+    fn pid_05_06_every_text_form_is_one_id() {
+        for [base58, base32, base36] in TEXTS {
+            let peer = parse(base58);
+            assert_eq!((parse(base32), parse(base36)), (peer, peer));
+            assert_eq!((peer.to_string().as_str(), peer.to_cid().as_str()), (base58, base32));
+        }
+        assert_eq!((parse(SHA), parse(ED)), (parse(SHA_CID), parse(ED_CID)));
         assert_eq!(parse(ED).to_cid(), ED_CID);
-        let base36 = "k51qzi5uqu5dgy8qsq67hbz73jqkw87l3fgf4a91qb0d9b5173tir7n4vxk1oe";
-        assert_eq!(
-            parse(base36).to_string(),
-            "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq"
-        );
+        let sha = hex("12209dff3b17d74cf4d38a50d8b6383e92d181a10395a5e73a726dcccbd21bf6f0b9");
+        assert_eq!(parse(SHA).as_bytes(), sha);
+        let ed =
+            hex("0024080112202ffa35a99d3a3cfbb17bb7c1dc5561b18a8dcca4df38dc613ea859c37eb1336b");
+        assert_eq!(parse(ED).as_bytes(), ed);
+    }
+
+    #[test]
+    fn pid_06_the_cid_may_be_in_any_multibase() {
+        use multibase::Base;
+        for base in [
+            Base::Base2,
+            Base::Base8,
+            Base::Base10,
+            Base::Base16Lower,
+            Base::Base16Upper,
+            Base::Base32Lower,
+            Base::Base32Upper,
+            Base::Base32PadLower,
+            Base::Base32PadUpper,
+            Base::Base32HexLower,
+            Base::Base32HexUpper,
+            Base::Base32HexPadLower,
+            Base::Base32HexPadUpper,
+            Base::Base32Z,
+            Base::Base36Lower,
+            Base::Base36Upper,
+            Base::Base58Flickr,
+            Base::Base58Btc,
+            Base::Base64,
+            Base::Base64Pad,
+            Base::Base64Url,
+            Base::Base64UrlPad,
+        ] {
+            for [text, ..] in TEXTS {
+                let written = multibase::encode(base, cid(&parse(text)));
+                assert!(written.len() <= TEXT_LEN_MAX);
+                assert_eq!(parse(&written).to_string(), text, "{written}");
+            }
+        }
     }
 
     #[test]
     fn pid_07_any_other_text_is_an_error() {
-        for text in ["", "hello", "1", "Qm", "12D3KooW!!", "zQm", "bafkqaaa"] {
+        for text in
+            ["", "hello", "1", "Qm", "12D3KooW!!", "zQm", "bafkqaaa", "b", "k", "z", "f0172"]
+        {
             assert!(text.parse::<PeerId>().is_err(), "{text}");
         }
-        // A CIDv1 of another codec (raw, 0x55).
-        let mut cid = vec![0x01, 0x55];
-        cid.extend_from_slice(parse(SHA).as_bytes());
-        let text = multibase::encode(multibase::Base::Base32Lower, cid);
-        assert_eq!(text.parse::<PeerId>(), Err(PeerIdError::Codec(0x55)));
+        let encode = |bytes: &[u8]| multibase::encode(multibase::Base::Base32Lower, bytes);
+        let whole = cid(&parse(SHA));
+        // A CIDv1 of another codec (raw, 0x55; dag-pb, 0x70).
+        for codec in [0x55, 0x70] {
+            let other = encode(&[&[0x01, codec], &whole[2..]].concat());
+            assert_eq!(other.parse::<PeerId>(), Err(PeerIdError::Codec(codec.into())));
+        }
+        // A CIDv0 in a multibase, other versions, a varint that is not minimal.
+        for cid in [
+            whole[2..].to_vec(),
+            [&[0x00], &whole[1..]].concat(),
+            [&[0x02], &whole[1..]].concat(),
+            [&[0x81, 0x00], &whole[1..]].concat(),
+            [&[0x01, 0xf2, 0x00], &whole[2..]].concat(),
+        ] {
+            let text = encode(&cid);
+            assert!(matches!(text.parse::<PeerId>(), Err(PeerIdError::Text(_))), "{cid:02x?}");
+        }
+        for len in 0..whole.len() {
+            assert!(encode(&whole[..len]).parse::<PeerId>().is_err(), "{len} bytes");
+        }
+        let trailing = encode(&[&whole[..], &[0]].concat());
+        assert_eq!(trailing.parse::<PeerId>(), Err(PeerIdError::Multihash));
+        let long = format!("b{}", "a".repeat(TEXT_LEN_MAX));
+        assert!(
+            matches!(long.parse::<PeerId>(), Err(PeerIdError::Text(shown)) if shown.len() == 80)
+        );
     }
 
     #[test]
     fn pid_08_only_the_two_hashes_in_their_lengths() {
-        let mut sha = vec![0x12, 31];
-        sha.extend([0; 31]);
-        assert_eq!(PeerId::from_bytes(&sha), Err(PeerIdError::DigestLen { code: 0x12, len: 31 }));
-        let mut identity = vec![0x00, 43];
-        identity.extend([0; 43]);
+        for len in [0, 31, 33, 64] {
+            let sha = [&[0x12, len][..], &vec![0; len.into()]].concat();
+            let error = PeerIdError::DigestLen { code: 0x12, len: len.into() };
+            assert_eq!(PeerId::from_bytes(&sha), Err(error));
+        }
+        let identity = [&[0x00, 43][..], &[0; 43]].concat();
         assert_eq!(PeerId::from_bytes(&identity), Err(PeerIdError::DigestLen { code: 0, len: 43 }));
         assert_eq!(PeerId::from_bytes(&[0x13, 1, 0]), Err(PeerIdError::HashCode(0x13)));
+        // The varints of code and length must be minimal.
+        let digest = [7; 32];
+        assert!(PeerId::from_bytes(&[&[0x12, 32][..], &digest].concat()).is_ok());
+        for start in [&[0x92, 0x00, 32][..], &[0x12, 0xa0, 0x00]] {
+            let error = PeerId::from_bytes(&[start, &digest].concat());
+            assert_eq!(error, Err(PeerIdError::Multihash));
+        }
+    }
+
+    /// Trap 3: rust-libp2p's random test ids are 32 bytes that are no key.
+    #[test]
+    fn pid_01_04_an_identity_multihash_holds_a_key() {
+        let identity = |digest: &[u8]| {
+            PeerId::from_bytes(
+                &[&[0x00, u8::try_from(digest.len()).expect("short")], digest].concat(),
+            )
+        };
+        let ed = [&[0x08, 0x01, 0x12, 0x20][..], &[9; 32]].concat();
+        assert!(identity(&ed).is_ok());
+        for sign in [0x02, 0x03] {
+            assert!(identity(&[&[0x08, 0x02, 0x12, 0x21, sign][..], &[9; 32]].concat()).is_ok());
+        }
+        for digest in [
+            vec![],
+            vec![0; 32],
+            vec![0; 42],
+            ed[..35].to_vec(),
+            [&ed[..], &[0]].concat(),
+            // The fields the other way round, and a varint that is not minimal.
+            [&ed[2..], &ed[..2]].concat(),
+            [&[0x08, 0x81, 0x00][..], &ed[2..]].concat(),
+            // Other types, and a point that is not compressed.
+            [&[0x08, 0x00], &ed[2..]].concat(),
+            [&[0x08, 0x03], &ed[2..]].concat(),
+            [&[0x08, 0x02, 0x12, 0x21, 0x04][..], &[9; 32]].concat(),
+            [&[0x08, 0x02, 0x12, 0x20][..], &[2; 32]].concat(),
+        ] {
+            assert_eq!(identity(&digest), Err(PeerIdError::NotAKey), "{digest:02x?}");
+        }
+    }
+
+    #[test]
+    fn pid_10_ids_are_ordered_by_their_bytes() {
+        let mut peers: Vec<PeerId> = TEXTS.iter().map(|[text, ..]| parse(text)).collect();
+        peers.sort();
+        let mut bytes: Vec<Vec<u8>> = peers.iter().map(|peer| peer.as_bytes().to_vec()).collect();
+        bytes.sort();
+        assert_eq!(peers.iter().map(|peer| peer.as_bytes().to_vec()).collect::<Vec<_>>(), bytes);
     }
 
     /// RUSTSEC-2020-0068: a short or over-long multihash made the parser panic.
     #[test]
     fn rustsec_2020_0068_malformed_multihashes_are_errors() {
-        let whole = parse(SHA);
-        for len in 0..whole.as_bytes().len() {
-            assert!(PeerId::from_bytes(&whole.as_bytes()[..len]).is_err(), "{len}");
+        for [text, ..] in TEXTS {
+            let whole = parse(text);
+            for len in 0..whole.as_bytes().len() {
+                assert!(PeerId::from_bytes(&whole.as_bytes()[..len]).is_err(), "{len}");
+            }
+            let long = [whole.as_bytes(), &[0]].concat();
+            assert_eq!(PeerId::from_bytes(&long), Err(PeerIdError::Multihash));
         }
-        let mut long = whole.as_bytes().to_vec();
-        long.push(0);
-        assert_eq!(PeerId::from_bytes(&long), Err(PeerIdError::Multihash));
+        let mut random = Random(4);
+        for _ in 0..20_000 {
+            let bytes = random.bytes(50);
+            if let Ok(peer) = PeerId::from_bytes(&bytes) {
+                assert_eq!(peer.as_bytes(), bytes);
+            }
+            // Lengths up to the largest varint.
+            let lying = [&[0x12][..], &bytes].concat();
+            assert!(PeerId::from_bytes(&lying).is_err() || bytes.len() == 33);
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(text.parse::<PeerId>().is_err(), "{text:?}");
+        }
     }
 }

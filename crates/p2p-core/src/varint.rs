@@ -60,6 +60,7 @@ fn low_bits(value: u64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Random;
 
     #[test]
     fn var_01_known_values_encode_and_decode() {
@@ -89,9 +90,46 @@ mod tests {
     }
 
     #[test]
+    fn var_02_nine_bytes_decide() {
+        for after in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+            let bytes = [&[0xff; 9][..], &[after]].concat();
+            assert_eq!(decode(&bytes), Err(VarintError::TooLong), "{after:#x}");
+        }
+        // What comes after a whole one is not looked at.
+        assert_eq!(decode(&[0x05, 0xff]), Ok(Some((5, 1))));
+        assert_eq!(decode(&[]), Ok(None));
+    }
+
+    #[test]
     fn var_03_non_minimal_is_refused() {
-        assert_eq!(decode(&[0x81, 0x00]), Err(VarintError::NotMinimal));
-        assert_eq!(decode(&[0x80, 0x00]), Err(VarintError::NotMinimal));
+        for bytes in [&[0x81, 0x00][..], &[0x80, 0x00], &[0x80, 0x80, 0x00], &[0xff, 0x80, 0x00]] {
+            assert_eq!(decode(bytes), Err(VarintError::NotMinimal), "{bytes:02x?}");
+        }
+        let longest = [&[0x80; 8][..], &[0x00]].concat();
+        assert_eq!(decode(&longest), Err(VarintError::NotMinimal));
         assert_eq!(decode(&[0x00]), Ok(Some((0, 1))));
+    }
+
+    /// VAR-04: what is written is minimal, as every reader needs it.
+    #[test]
+    fn var_01_04_every_value_has_one_encoding() {
+        let mut random = Random(5);
+        let edges = (0..63).flat_map(|bit| [(1 << bit) - 1, 1 << bit]).chain([(1 << 63) - 1]);
+        let values: Vec<u64> = edges.chain((0..1000).map(|_| random.next() >> 1)).collect();
+        for value in values {
+            let mut out = Vec::new();
+            encode(value, &mut out);
+            assert_eq!(decode(&out), Ok(Some((value, out.len()))));
+            for len in 0..out.len() {
+                assert_eq!(decode(&out[..len]), Ok(None));
+            }
+        }
+        for _ in 0..20_000 {
+            let bytes = random.bytes(12);
+            let Ok(Some((value, used))) = decode(&bytes) else { continue };
+            let mut out = Vec::new();
+            encode(value, &mut out);
+            assert_eq!(out, bytes[..used]);
+        }
     }
 }
