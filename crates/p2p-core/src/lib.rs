@@ -45,7 +45,10 @@ mod testing;
 mod transport;
 pub mod varint;
 
-pub use addr::{AddrExt, AddrPeerError};
+pub use addr::{
+    AddrError, AddrExt, AddrPeerError, AddrProblem, Reach, addrs_for, decode_multiaddr,
+    parse_multiaddr,
+};
 pub use connection::{AcceptStream, Connection, ConnectionInfo, Muxed, OpenStream, Role};
 pub use error::{
     ConnectionError, ErrorCode, IoCause, MuxError, SecurityError, StreamError, TransportError,
