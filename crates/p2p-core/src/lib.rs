@@ -5,6 +5,7 @@
 //!
 //! - what names things: [`PeerId`], [`PublicKey`], [`Keypair`], [`Multiaddr`], [`ProtocolId`],
 //!   [`ErrorCode`];
+//! - what a peer signs: [`Envelope`], [`PeerRecord`];
 //! - the contracts of the layers: [`Transport`], [`Security`], [`Muxer`], and what they produce:
 //!   [`Pipe`], [`Session`], [`Connection`], [`Stream`];
 //! - the errors that cross those contracts.
@@ -27,11 +28,18 @@
 
 mod addr;
 mod connection;
+mod envelope;
+#[rustfmt::skip]
+#[allow(
+    unnameable_types,
+    unreachable_pub, clippy::exhaustive_structs, reason = "generated from proto/envelope.proto")]
+mod envelope_proto;
 mod error;
 mod gather;
 mod key;
 mod muxer;
 mod peer_id;
+mod peer_record;
 #[rustfmt::skip]
 #[allow(
     unnameable_types,
@@ -50,6 +58,7 @@ pub use addr::{
     parse_multiaddr,
 };
 pub use connection::{AcceptStream, Connection, ConnectionInfo, Muxed, OpenStream, Role};
+pub use envelope::{Envelope, EnvelopeError};
 pub use error::{
     ConnectionError, ErrorCode, IoCause, MuxError, SecurityError, StreamError, TransportError,
 };
@@ -58,6 +67,7 @@ pub use key::{KeyError, KeyType, Keypair, PublicKey};
 pub use multiaddr::{self, Multiaddr};
 pub use muxer::{MuxCore, MuxEvent, Muxer, StreamId};
 pub use peer_id::{PeerId, PeerIdError};
+pub use peer_record::{PeerRecord, PeerRecordError, RecordSeq, StaleRecord};
 pub use protocol::{ProtocolId, ProtocolIdError};
 pub use security::{Handshake, Open, Opened, Seal, Security, Session};
 pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream};
