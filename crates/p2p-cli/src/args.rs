@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
-use p2p::{AddrExt, IntoTarget, Multiaddr};
+use p2p::{AddrExt, IntoTarget, Multiaddr, core::parse_multiaddr};
 
 /// libp2p from the command line: see it work, listen, ping and identify peers, manage keys.
 #[derive(Debug, Parser)]
@@ -117,18 +117,14 @@ fn limit(text: &str) -> Result<Duration, String> {
 }
 
 fn listen_addr(text: &str) -> Result<Multiaddr, String> {
-    let addr: Multiaddr = text.parse().map_err(|error| not_an_addr(&error))?;
-    if addr.is_empty() {
-        return Err("it is empty".into());
-    }
-    Ok(addr)
+    parse_multiaddr(text).map_err(|error| not_an_addr(&error))
 }
 
 fn peer_addr(text: &str) -> Result<Multiaddr, String> {
     if text.parse::<p2p::PeerId>().is_ok() {
         return Err(no_addr());
     }
-    let addr: Multiaddr = text.parse().map_err(|error| not_an_addr(&error))?;
+    let addr = parse_multiaddr(text).map_err(|error| not_an_addr(&error))?;
     (&addr).into_target().map_err(|error| error.to_string())?;
     match addr.split_peer() {
         Ok((bare, _)) if bare.is_empty() => Err(no_addr()),

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use p2p_core::{AddrExt, Incoming, Link, ListenEvent, Listener, Multiaddr, Role, TransportError};
+use p2p_core::{
+    AddrExt, Incoming, Link, ListenEvent, Listener, Multiaddr, Role, TransportError,
+    parse_multiaddr,
+};
 use p2p_mux::Driver;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
@@ -56,11 +59,7 @@ impl Inner {
     fn listen_addr(&self, text: &str) -> Result<Multiaddr, ListenError> {
         let parse_error =
             |reason: String| ListenError::Parse { text: text.chars().take(200).collect(), reason };
-        let addr: Multiaddr =
-            text.parse().map_err(|e: p2p_core::multiaddr::Error| parse_error(e.to_string()))?;
-        if addr.is_empty() {
-            return Err(parse_error("it is empty".into()));
-        }
+        let addr = parse_multiaddr(text).map_err(|e| parse_error(e.to_string()))?;
         let (bare, peer) = addr.split_peer().map_err(|e| parse_error(e.to_string()))?;
         match peer.filter(|peer| *peer != self.own) {
             Some(_) => Err(ListenError::WrongPeer { addr, own: self.own }),

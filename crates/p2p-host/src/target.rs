@@ -1,6 +1,6 @@
 use std::str::FromStr;
 
-use p2p_core::{AddrExt, Multiaddr, PeerId};
+use p2p_core::{AddrExt, Multiaddr, PeerId, parse_multiaddr};
 
 /// Whom to reach: a peer, addresses, or both.
 ///
@@ -97,7 +97,7 @@ impl IntoTarget for &str {
         let parse_error =
             |reason: String| TargetError::Parse { text: self.chars().take(200).collect(), reason };
         if self.starts_with('/') {
-            let addr = Multiaddr::from_str(self).map_err(|e| parse_error(e.to_string()))?;
+            let addr = parse_multiaddr(self).map_err(|e| parse_error(e.to_string()))?;
             return addr.into_target();
         }
         let peer = PeerId::from_str(self).map_err(|e| parse_error(e.to_string()))?;
@@ -140,6 +140,10 @@ mod tests {
         );
         assert_eq!(PEER.into_target(), Ok(Target { peer: Some(peer), addrs: vec![] }));
         assert_eq!(format!("/p2p/{PEER}").into_target(), PEER.into_target());
+        // As other implementations print it.
+        let cid = peer.to_cid();
+        assert_eq!(format!("{addr}/ipfs/{cid}/").into_target(), both.as_str().into_target());
+        assert_eq!(cid.into_target(), PEER.into_target());
         assert_eq!(addr.into_target().unwrap().peer, None);
     }
 
@@ -147,6 +151,7 @@ mod tests {
     fn what_is_no_target_says_why() {
         let text = "/ip4/localhost/tcp/1".into_target().unwrap_err().to_string();
         assert!(text.contains("/ip4/localhost/tcp/1") && text.contains("multiaddr"), "{text}");
+        assert!(text.contains("component 1"), "{text}");
         assert!("hello".into_target().unwrap_err().to_string().contains("hello"));
         assert!("".into_target().is_err());
         let peer: PeerId = PEER.parse().unwrap();
