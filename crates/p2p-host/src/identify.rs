@@ -2,13 +2,14 @@
 //! (specs, identify/README.md).
 
 use std::{
-    sync::{Arc, Weak},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Buf, Bytes};
 use p2p_core::{
-    AddrExt, ConnectionError, Multiaddr, ProtocolId, PublicKey, Stream, multiaddr::Protocol, varint,
+    AddrExt, ConnectionError, Multiaddr, PeerRecord, PeerRecordError, ProtocolId, PublicKey,
+    RecordSeq, Stream, addrs_for, decode_multiaddr, varint,
 };
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,7 +42,8 @@ const PROTOCOLS_MAX: usize = 1024;
 /// Identify streams of one peer that are answered at a time (CONN-46).
 const STREAMS_OF_PEER_MAX: usize = 16;
 
-/// What a peer has said of itself. Only the public key is proven; the rest is a claim.
+/// What a peer has said of itself. The public key is proven, and that the addresses of a signed
+/// record are its own words; the rest is a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerInfo {
@@ -49,6 +51,9 @@ pub struct PeerInfo {
     pub public_key: PublicKey,
     /// The addresses it says it can be reached at, without `/p2p`; at most 64.
     pub listen_addrs: Vec<Multiaddr>,
+    /// The number of the record, signed by the peer, that the addresses come from; `None` when
+    /// there was no valid one.
+    pub record_seq: Option<u64>,
     /// The protocols it serves; at most 1024.
     pub protocols: Vec<ProtocolId>,
     /// This side's address, as the peer sees it.
@@ -120,25 +125,55 @@ fn own_message(host: &Inner, remote: &Multiaddr) -> proto::Identify {
         signed_peer_record: None,
     };
     while message.encoded_len() > SENT_LEN_MAX && message.protocols.pop().is_some() {}
-    let near = is_loopback(remote);
-    for addr in host.addresses.all() {
-        // A loopback address is of no use to a peer that is not on this machine (IDENT-06).
-        if is_loopback(&addr) && !near {
-            continue;
-        }
+    let mut told = Vec::new();
+    for addr in addrs_for(remote, &host.addresses.all()) {
         message.listen_addrs.push(addr.to_vec());
         if message.encoded_len() > SENT_LEN_MAX {
             message.listen_addrs.pop();
+        } else {
+            told.push(addr);
         }
+    }
+    if !told.is_empty() {
+        match host.own_record.signed(host, told) {
+            Ok(record) => message.signed_peer_record = Some(record),
+            Err(error) => tracing::debug!(%error, "the addresses are told without a signature"),
+        }
+    }
+    // A reader of the first message alone does without the record (IDENT-10).
+    if message.encoded_len() > SENT_LEN_MAX {
+        message.signed_peer_record = None;
     }
     message
 }
 
-fn is_loopback(addr: &Multiaddr) -> bool {
-    match addr.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
+/// The host's signed record of itself. It is signed again when the addresses to tell are not
+/// those of the last time, so that the same addresses have the same number.
+#[derive(Debug, Default)]
+pub(crate) struct OwnRecord(Mutex<Last>);
+
+#[derive(Debug, Default)]
+struct Last {
+    seq: RecordSeq,
+    addrs: Vec<Multiaddr>,
+    encoded: Vec<u8>,
+}
+
+impl OwnRecord {
+    fn signed(&self, host: &Inner, addrs: Vec<Multiaddr>) -> Result<Vec<u8>, PeerRecordError> {
+        let last = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seq = {
+            let mut last = last();
+            if last.addrs == addrs {
+                return Ok(last.encoded.clone());
+            }
+            last.seq.advance(SystemTime::now())
+        };
+        let record = PeerRecord::new(host.own, seq, addrs.iter().cloned());
+        let encoded = record.seal(&host.identity)?.as_bytes().to_vec();
+        let mut last = last();
+        (last.addrs, last.encoded) = (addrs, encoded.clone());
+        Ok(encoded)
     }
 }
 
@@ -224,19 +259,42 @@ fn understand(message: &proto::Identify, conn: &Conn) -> Result<PeerInfo, String
         let (claimed, actual) = (claimed.peer_id(), conn.peer());
         return Err(format!("the answer is of {claimed}, the connection is to {actual}"));
     }
-    let addr = |bytes: &Vec<u8>| Multiaddr::try_from(bytes.clone()).ok().filter(|a| !a.is_empty());
+    let addr = |bytes: &Vec<u8>| decode_multiaddr(bytes).ok();
     let bare = |addr: Multiaddr| addr.split_peer().ok().map(|(addr, _)| addr);
-    // What does not parse is left out one by one (IDENT-06).
-    let listen_addrs = message.listen_addrs.iter().filter_map(addr).filter_map(bare);
+    let (listen_addrs, record_seq) = match signed_record(message, conn) {
+        Some(record) => (record.addrs().to_vec(), Some(record.seq())),
+        // What does not parse is left out one by one (IDENT-06).
+        None => {
+            let claimed = message.listen_addrs.iter().filter_map(addr).filter_map(bare);
+            (claimed.take(ADDRS_MAX).collect(), None)
+        }
+    };
     let protocols = message.protocols.iter().filter_map(|name| ProtocolId::new(name).ok());
     Ok(PeerInfo {
         public_key,
-        listen_addrs: listen_addrs.take(ADDRS_MAX).collect(),
+        listen_addrs,
+        record_seq,
         protocols: protocols.take(PROTOCOLS_MAX).collect(),
         observed_addr: message.observed_addr.as_ref().and_then(addr).and_then(bare),
         protocol_version: message.protocol_version.clone().unwrap_or_default(),
         agent: message.agent_version.clone().unwrap_or_default(),
     })
+}
+
+/// The peer's signed record of itself; one that is not valid counts for nothing (IDENT-12).
+fn signed_record(message: &proto::Identify, conn: &Conn) -> Option<PeerRecord> {
+    let peer = conn.peer();
+    match PeerRecord::open(message.signed_peer_record.as_deref()?) {
+        Ok(record) if *record.peer() == peer => Some(record),
+        Ok(record) => {
+            tracing::debug!(%peer, of = %record.peer(), "a peer record of another peer");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%peer, %error, "a peer record that is not valid");
+            None
+        }
+    }
 }
 
 /// Waits for what a connection's peer says of itself.

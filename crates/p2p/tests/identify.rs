@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use common::{Network, builder, echo_host, echo_once};
-use p2p::{Host, Keypair, Stream, core::varint, identify::PeerInfo};
+use p2p::{
+    Host, Keypair, Multiaddr, Stream,
+    core::{Envelope, PeerRecord, varint},
+    identify::PeerInfo,
+};
 use tokio::{io::AsyncWriteExt, time::Instant};
 
 /// One field of a protobuf message.
@@ -129,6 +133,112 @@ async fn ident_08_13_messages_addresses_and_protocols_are_bounded() {
     }
     let info = identify(&key, answer).await.unwrap();
     assert_eq!((info.listen_addrs.len(), info.protocols.len()), (64, 1024));
+}
+
+fn addr(text: &str) -> Multiaddr {
+    text.parse().unwrap()
+}
+
+fn record(key: &Keypair, seq: u64, addrs: &[&str]) -> PeerRecord {
+    PeerRecord::new(key.public().peer_id(), seq, addrs.iter().map(|text| addr(text)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_12_the_addresses_of_a_valid_record_are_the_only_ones() {
+    let key = Keypair::generate().unwrap();
+    let record = record(&key, 7, &["/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/2"]);
+    let standard = record.seal(&key).unwrap();
+    let (domain, kind) = ("libp2p-routing-state", b"/libp2p/routing-state-record");
+    let legacy = Envelope::seal(&key, domain, kind, standard.payload()).unwrap();
+    let claimed = field(2, &addr("/ip4/192.0.2.9/tcp/9").to_vec());
+    for envelope in [standard, legacy] {
+        // As go-libp2p sends it: all but the record, then the record alone (IDENT-09).
+        let first = delimited(&[own_key(&key), claimed.clone()].concat());
+        let answer = [first, delimited(&field(8, envelope.as_bytes()))].concat();
+        let info = identify(&key, answer).await.unwrap();
+        assert_eq!((&info.listen_addrs[..], info.record_seq), (record.addrs(), Some(7)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_12_a_record_that_is_not_valid_counts_for_nothing() {
+    let key = Keypair::generate().unwrap();
+    let claimed = addr("/ip4/192.0.2.9/tcp/9");
+    let good = record(&key, 7, &["/ip4/192.0.2.1/tcp/1"]).seal(&key).unwrap();
+    let mut flipped = good.as_bytes().to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    // Valid, but of a peer that this connection is not to.
+    let other = Keypair::generate().unwrap();
+    let foreign = record(&other, 7, &["/ip4/192.0.2.1/tcp/1"]).seal(&other).unwrap();
+    // Signed by the peer, but of another one (RUSTSEC-2022-0009).
+    let (domain, kind) = (PeerRecord::DOMAIN, PeerRecord::PAYLOAD_TYPE);
+    let stolen = Envelope::seal(&key, domain, kind, foreign.payload()).unwrap();
+    for envelope in [
+        &flipped[..],
+        foreign.as_bytes(),
+        stolen.as_bytes(),
+        &good.as_bytes()[..50],
+        b"",
+        &[0xff; 40],
+    ] {
+        let message = [own_key(&key), field(2, &claimed.to_vec()), field(8, envelope)].concat();
+        let info = identify(&key, delimited(&message)).await.unwrap();
+        assert_eq!((&info.listen_addrs[..], info.record_seq), (&[claimed.clone()][..], None));
+    }
+}
+
+/// The record that a host sends to a peer, if it does.
+async fn sent_record(dialer: &Host, to: &str) -> Option<PeerRecord> {
+    let mut stream = dialer.open(to, "/ipfs/id/1.0.0").await.unwrap();
+    let mut answer = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
+    assert!(answer.len() <= 4098, "{}", answer.len());
+    // The last field of the message: key 0x42, its length, an envelope that begins with its key.
+    let start = answer.windows(2).rposition(|pair| pair == [0x0a, 0x24])?;
+    PeerRecord::open(&answer[start..]).ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_02_env_06_a_host_sends_its_signed_record_with_a_growing_number() {
+    let network = Network::default();
+    let host = echo_host(&network, "/memory/7").await;
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    let first = sent_record(&dialer, "/memory/7").await.unwrap();
+    assert_eq!((first.peer(), first.addrs()), (&host.peer_id(), &[addr("/memory/7")][..]));
+    assert_eq!(sent_record(&dialer, "/memory/7").await.unwrap(), first);
+    let info = dialer.identify("/memory/7").await.unwrap();
+    assert_eq!((&info.listen_addrs[..], info.record_seq), (first.addrs(), Some(first.seq())));
+    host.listen("/memory/8").await.unwrap();
+    let second = sent_record(&dialer, "/memory/7").await.unwrap();
+    assert_eq!(second.addrs(), [addr("/memory/7"), addr("/memory/8")]);
+    assert_eq!(second.supersedes(&first), Ok(()));
+}
+
+#[tokio::test]
+async fn ident_06_ma_39_a_memory_address_is_told_to_nobody_on_the_network() {
+    let network = Network::default();
+    let both = || p2p::builder().transport(network.transport(None));
+    let host = both().listen("/memory/7").listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
+    let [memory, tcp] = &host.addrs()[..] else { panic!("{:?}", host.addrs()) };
+    let bare = |text: &String| p2p::AddrExt::split_peer(&addr(text)).unwrap().0;
+    let by_tcp = both().spawn().await.unwrap().identify(tcp).await.unwrap();
+    assert_eq!(by_tcp.listen_addrs, [bare(tcp)]);
+    let by_memory = both().spawn().await.unwrap().identify(memory).await.unwrap();
+    assert_eq!(by_memory.listen_addrs, [bare(memory), bare(tcp)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ident_08_a_record_that_does_not_fit_is_not_sent() {
+    let network = Network::default();
+    let mut building = builder(&network, None);
+    for port in 1..=300u64 {
+        building = building.listen(format!("/memory/{port}"));
+    }
+    let host = building.spawn().await.unwrap();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    assert_eq!(sent_record(&dialer, "/memory/7").await, None);
+    let info = dialer.identify(&host.addrs()[0]).await.unwrap();
+    assert_eq!((info.listen_addrs.len(), info.record_seq), (64, None));
 }
 
 #[tokio::test(start_paused = true)]
