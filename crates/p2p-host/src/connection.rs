@@ -166,6 +166,7 @@ impl Inner {
         let registered =
             Registered { host: Arc::clone(self), conn: Arc::clone(&conn), cause: None };
         let info = conn.info();
+        self.backoff().succeeded(conn.peer(), info.remote());
         let span = tracing::debug_span!("connection", peer = %conn.peer(), id = conn.id, role = %info.role());
         tracing::debug!(parent: &span, security = ?info.security(), muxer = ?info.muxer(), "connected");
         self.emit(Event::Connected { peer: conn.peer(), connection: Arc::clone(info) });

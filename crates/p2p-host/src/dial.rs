@@ -1,4 +1,4 @@
-//! Dialing: one dial for each peer however many tasks ask, its addresses raced.
+//! Dialing: one dial for each peer however many tasks ask, its addresses ranked and raced.
 
 use std::{
     collections::VecDeque,
@@ -6,18 +6,21 @@ use std::{
     time::Duration,
 };
 
-use p2p_core::{DialTarget, Link, Multiaddr, Muxed, PeerId, Role, SecurityError};
+use p2p_core::{
+    DialTarget, Link, Multiaddr, Muxed, PeerId, Role, SecurityError, multiaddr::Protocol,
+};
 use p2p_mux::Driver;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
     Cause, DialAttempt, DialError, Target,
     connection::{Conn, within},
     host::Inner,
+    rank::{Ranked, rank},
     upgrade::Progress,
 };
 
@@ -25,8 +28,6 @@ use crate::{
 const ADDRS_MAX: usize = 32;
 /// Addresses of one peer that are tried at a time.
 const AT_ONCE_MAX: usize = 8;
-/// How long the next address waits for the one before it.
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// What a dial is shared by: the peer, or the address where no peer is named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,17 +45,19 @@ pub(crate) struct Dial {
 }
 
 impl Inner {
-    /// Gives the connection to `target`, new or not. `avoid` is one that has just failed.
+    /// Gives the connection to `target`, new or not. `avoid` is one that has just failed. With
+    /// `force`, addresses that have failed of late are not left alone.
     pub(crate) async fn connect(
         self: &Arc<Self>,
         target: &Target,
         avoid: Option<u64>,
+        force: bool,
     ) -> Result<Arc<Conn>, DialError> {
         if let Some(peer) = target.peer.filter(|peer| *peer == self.own) {
             return Err(DialError::SelfDial(peer));
         }
         loop {
-            let (mut outcome, own) = match self.join_dial(target, avoid)? {
+            let (mut outcome, own) = match self.join_dial(target, avoid, force)? {
                 Joined::Connected(conn) => return Ok(conn),
                 Joined::Dial { outcome, own } => (outcome, own),
             };
@@ -66,7 +69,7 @@ impl Inner {
                 Some(Ok(conn)) => return Ok(conn),
                 // Somebody else's dial failed, without some of the addresses given here.
                 Some(Err(DialError::Attempts(tried) | DialError::TimedOut(_, tried)))
-                    if !own && misses(&tried, target) => {}
+                    if !own && misses(&tried, target, force) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Err(DialError::HostClosed),
             }
@@ -77,6 +80,7 @@ impl Inner {
         self: &Arc<Self>,
         target: &Target,
         avoid: Option<u64>,
+        force: bool,
     ) -> Result<Joined, DialError> {
         let key = match target.peer {
             Some(peer) => DialKey::Peer(peer),
@@ -102,7 +106,7 @@ impl Inner {
         registry.dials.insert(key.clone(), Dial { id, outcome: sender.clone() });
         drop(registry);
         let entry = Entry { host: Arc::clone(self), key, id };
-        self.spawn(run(entry, target.clone(), sender));
+        self.spawn(run(entry, target.clone(), force, sender));
         Ok(Joined::Dial { outcome, own: true })
     }
 }
@@ -112,14 +116,17 @@ enum Joined {
     Dial { outcome: watch::Receiver<Outcome>, own: bool },
 }
 
-fn misses(tried: &[DialAttempt], target: &Target) -> bool {
-    target.addrs.iter().any(|addr| tried.iter().all(|attempt| attempt.addr != *addr))
+fn misses(tried: &[DialAttempt], target: &Target, force: bool) -> bool {
+    let not_tried = |attempt: &DialAttempt| force && matches!(attempt.cause, Cause::BackedOff(_));
+    let missing =
+        |addr: &Multiaddr| tried.iter().all(|attempt| attempt.addr != *addr || not_tried(attempt));
+    target.addrs.iter().any(missing)
 }
 
 /// The task of one dial.
-async fn run(entry: Entry, target: Target, outcome: watch::Sender<Outcome>) {
+async fn run(entry: Entry, target: Target, force: bool, outcome: watch::Sender<Outcome>) {
     let host = Arc::clone(&entry.host);
-    let dial = dial(&host, &target);
+    let dial = dial(&host, &target, force);
     tokio::pin!(dial);
     let result = loop {
         tokio::select! {
@@ -158,12 +165,12 @@ impl Drop for Entry {
     }
 }
 
-/// Tries the addresses in their order, the next one `STAGGER` after the last or as soon as it has
-/// failed, until one works.
-async fn dial(host: &Arc<Inner>, target: &Target) -> Result<Arc<Conn>, DialError> {
+/// Tries the addresses by their rank, each at its time or as soon as another one has failed, until
+/// one works.
+async fn dial(host: &Arc<Inner>, target: &Target, force: bool) -> Result<Arc<Conn>, DialError> {
     let limit = host.config.dial_timeout;
     let tried = Mutex::new(Vec::new());
-    let outcome = tokio::time::timeout(limit, race(host, target, &tried)).await;
+    let outcome = tokio::time::timeout(limit, race(host, target, force, &tried)).await;
     let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
     let report = || tried.iter().map(|attempt| attempt.report(limit)).collect();
     match outcome {
@@ -178,28 +185,40 @@ type Connected = (Muxed, Option<Driver>);
 async fn race(
     host: &Arc<Inner>,
     target: &Target,
+    force: bool,
     tried: &Mutex<Vec<Arc<Attempt>>>,
 ) -> Option<Connected> {
-    let mut waiting: VecDeque<&Multiaddr> = target.addrs.iter().take(ADDRS_MAX).collect();
+    let begun = Instant::now();
+    let mut waiting: VecDeque<Ranked> = rank(&target.addrs).into();
+    waiting.truncate(ADDRS_MAX);
     let mut running = JoinSet::new();
+    let mut next = true;
     loop {
-        if running.len() < AT_ONCE_MAX
-            && let Some(addr) = waiting.pop_front()
+        while running.len() < AT_ONCE_MAX
+            && waiting.front().is_some_and(|r| next || begun + r.after <= Instant::now())
+            && let Some(ranked) = waiting.pop_front()
         {
-            let attempt = Arc::new(Attempt::new(addr.clone()));
+            next = false;
+            let attempt = Arc::new(Attempt::new(ranked.addr));
             tried.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&attempt));
             let (host, peer) = (Arc::clone(host), target.peer);
             let tasks = host.tasks.clone();
-            running.spawn(tasks.track_future(async move { attempt.run(&host, peer).await }));
+            let run = async move { attempt.run(&host, peer, force).await };
+            running.spawn(tasks.track_future(run));
         }
-        let more = !waiting.is_empty() && running.len() < AT_ONCE_MAX;
+        let due = waiting.front().filter(|_| running.len() < AT_ONCE_MAX);
+        let due = due.map(|ranked| begun + ranked.after);
         tokio::select! {
             done = running.join_next() => match done? {
                 Ok(Some(connected)) => return Some(connected),
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "a dial attempt panicked"),
+                // The next one need not wait any longer.
+                Ok(None) => next = true,
+                Err(error) => {
+                    tracing::error!(%error, "a dial attempt panicked");
+                    next = true;
+                }
             },
-            () = sleep(STAGGER), if more => {}
+            () = sleep_until(due.unwrap_or(begun)), if due.is_some() => {}
         }
     }
 }
@@ -220,17 +239,24 @@ impl Attempt {
     }
 
     /// Connects to the address and upgrades what comes of it.
-    async fn run(&self, host: &Inner, peer: Option<PeerId>) -> Option<Connected> {
+    async fn run(&self, host: &Inner, peer: Option<PeerId>, force: bool) -> Option<Connected> {
         let limit = host.config.address_timeout;
-        let connected = within(limit, connect(host, &self.addr, peer, &self.progress)).await;
-        match connected.and_then(|connected| connected) {
-            Ok(connected) => Some(connected),
-            Err(cause) => {
-                tracing::debug!(addr = %self.addr, %cause, "dial attempt");
-                self.failed.get_or_init(|| (self.begun.elapsed(), cause));
-                None
+        let cause = match host.may_dial(peer, &self.addr, force) {
+            Ok(()) => {
+                let work = connect(host, &self.addr, peer, &self.progress);
+                match within(limit, work).await.and_then(|connected| connected) {
+                    Ok(connected) => return Some(connected),
+                    Err(cause) => {
+                        host.backoff().failed(peer, &self.addr, Instant::now());
+                        cause
+                    }
+                }
             }
-        }
+            Err(cause) => cause,
+        };
+        tracing::debug!(addr = %self.addr, %cause, "dial attempt");
+        self.failed.get_or_init(|| (self.begun.elapsed(), cause));
+        None
     }
 
     /// What is told of it. One that has not failed was under way when the time for the whole,
@@ -264,6 +290,29 @@ async fn connect(
 }
 
 impl Inner {
+    /// What can be said of an address before it is dialed (CONN-06, CONN-28, CONN-36).
+    fn may_dial(&self, peer: Option<PeerId>, addr: &Multiaddr, force: bool) -> Result<(), Cause> {
+        if self.transport(addr).is_none() {
+            return Err(Cause::NoTransport);
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the multiaddr crate may add protocols")]
+        let unspecified = |part| match part {
+            Protocol::Ip4(ip) => ip.is_unspecified(),
+            Protocol::Ip6(ip) => ip.is_unspecified(),
+            _ => false,
+        };
+        if addr.iter().any(unspecified) {
+            return Err(Cause::Unspecified);
+        }
+        if self.addresses.all().contains(addr) {
+            return Err(Cause::SelfDial);
+        }
+        match self.backoff().left(peer, addr, Instant::now()) {
+            Some(left) if !force => Err(Cause::BackedOff(left)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// What the upgrader checks of a pipe's peer, for a link that came authenticated.
     pub(crate) fn check_peer(&self, muxed: &Muxed, expected: Option<PeerId>) -> Result<(), Cause> {
         let actual = muxed.connection.info().peer();

@@ -79,6 +79,13 @@ pub enum Cause {
     /// The peer did not answer in time.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// The address has failed of late, and is left alone for so much longer.
+    /// [`Host::connect`](crate::Host::connect) tries it all the same.
+    #[error("it has failed of late; it is tried again in {0:.1?}, or at once by `Host::connect`")]
+    BackedOff(Duration),
+    /// The address leads nowhere: it is the one that says "any address".
+    #[error("no host has this address")]
+    Unspecified,
     /// The address leads to this host itself.
     #[error("this is the host's own address or peer id")]
     SelfDial,

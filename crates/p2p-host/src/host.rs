@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     AcceptedStreams, Cause, DialError, Event, Events, HandleError, IntoTarget, KeepAlive,
     ListenError, OpenError, Opening, Target,
+    backoff::Backoff,
     connection::{Conn, limit_error},
     dial::{Dial, DialKey},
     dispatch::{BoxError, Protocols},
@@ -88,6 +89,7 @@ pub(crate) struct Inner {
     /// Ends listening and dialing.
     pub(crate) quiet: CancellationToken,
     ids: AtomicU64,
+    backoff: Mutex<Backoff>,
 }
 
 impl Inner {
@@ -118,11 +120,16 @@ impl Inner {
             quiet: end.child_token(),
             end,
             ids: AtomicU64::new(0),
+            backoff: Mutex::default(),
         })
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -329,7 +336,8 @@ impl Host {
     }
 
     /// Opens a stream for `protocol`, over the connection to the peer that there is, or a new
-    /// one. Tasks that ask for one peer at a time share one dial.
+    /// one. Tasks that ask for one peer at a time share one dial. An address that has failed is
+    /// left alone for 5 s, and longer each time up to 5 min; [`Host::connect`] does not wait.
     ///
     /// What it gives is awaited, perhaps after [`Opening::optimistic`] or [`Opening::timeout`].
     pub fn open<P>(&self, target: impl IntoTarget, protocol: P) -> Opening
@@ -345,6 +353,8 @@ impl Host {
     }
 
     /// Connects to a peer, unless there is a connection already, and says what is known of it.
+    /// Addresses that have failed of late, which [`Host::open`] leaves alone for 5 s up to 5 min,
+    /// are tried all the same.
     ///
     /// # Errors
     /// [`OpenError`] with every address that was tried.
@@ -352,7 +362,7 @@ impl Host {
     /// # Cancel safety
     /// Cancel safe: a dial that nobody waits for is given up.
     pub async fn connect(&self, target: impl IntoTarget) -> Result<Arc<ConnectionInfo>, OpenError> {
-        let conn = self.inner.connect(&target.into_target()?, None).await?;
+        let conn = self.inner.connect(&target.into_target()?, None, true).await?;
         Ok(Arc::clone(conn.info()))
     }
 
@@ -401,7 +411,7 @@ impl Host {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn identify(&self, target: impl IntoTarget) -> Result<Arc<PeerInfo>, OpenError> {
-        let conn = self.inner.connect(&target.into_target()?, None).await?;
+        let conn = self.inner.connect(&target.into_target()?, None, false).await?;
         crate::identify::wait(&conn).await
     }
 

@@ -39,6 +39,7 @@
 //! They are data: a [`DialError`] holds every address that was tried, the [`Stage`] in which it
 //! failed, how long that took, and the cause.
 
+mod backoff;
 mod builder;
 mod connection;
 mod dial;
@@ -61,6 +62,7 @@ pub mod request;
     reason = "generated from proto/identify.proto"
 )]
 mod proto;
+mod rank;
 mod target;
 mod upgrade;
 

@@ -59,14 +59,14 @@ impl Opening {
     async fn run(self) -> Result<Stream, OpenError> {
         let (target, protocol) = self.request?;
         let inner = &self.host.inner;
-        let conn = inner.connect(&target, None).await?;
+        let conn = inner.connect(&target, None, false).await?;
         let first = open_on(&conn, &protocol, self.optimistic, self.timeout).await;
         match first {
             // The connection had just ended, and the registry did not know yet.
             Err(OpenError::Stream {
                 stage: Stage::Stream, cause: Cause::Connection(_), ..
             }) => {
-                let conn = inner.connect(&target, Some(conn.id)).await?;
+                let conn = inner.connect(&target, Some(conn.id), false).await?;
                 open_on(&conn, &protocol, self.optimistic, self.timeout).await
             }
             other => other,

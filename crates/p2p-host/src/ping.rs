@@ -106,7 +106,7 @@ impl Pinger {
             }
         }
         let inner = &self.host.inner;
-        let conn = inner.connect(&self.target, None).await.map_err(OpenError::from)?;
+        let conn = inner.connect(&self.target, None, false).await.map_err(OpenError::from)?;
         let stream = open_counted(&conn, &PROTOCOL, false, PING_MAX).await?;
         self.ping_on(stream).await
     }

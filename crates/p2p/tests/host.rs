@@ -171,6 +171,62 @@ async fn conn_06_a_host_does_not_dial_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn conn_36_an_address_that_failed_is_left_alone_unless_the_caller_insists() {
+    let network = Network::default();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    let stage = |error| attempts(error).remove(0);
+    let first = stage(dialer.open("/memory/7", "/echo/1.0.0").await.unwrap_err());
+    assert!(matches!(first.cause, Cause::Transport(_)), "{first}");
+    let listener = echo_host(&network, "/memory/7").await;
+    let second = stage(dialer.open("/memory/7", "/echo/1.0.0").await.unwrap_err());
+    assert!(matches!(second.cause, Cause::BackedOff(left) if left.as_secs() == 5), "{second}");
+    assert!(second.to_string().contains("Host::connect"), "{second}");
+    tokio::time::sleep(Duration::from_millis(4999)).await;
+    let third = stage(dialer.open("/memory/7", "/echo/1.0.0").await.unwrap_err());
+    assert!(matches!(third.cause, Cause::BackedOff(left) if left.as_millis() == 1), "{third}");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(echo_once(&dialer, "/memory/7", b"x").await.unwrap(), b"x");
+
+    // Insisting works at once, and clears it.
+    let other = builder(&network, None).spawn().await.unwrap();
+    listener.close().await;
+    assert!(other.open("/memory/8", "/echo/1.0.0").await.is_err());
+    let _listener = echo_host(&network, "/memory/8").await;
+    other.connect("/memory/8").await.unwrap();
+    assert_eq!(echo_once(&other, "/memory/8", b"x").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_36_who_insists_is_not_answered_by_a_dial_that_did_not() {
+    let network = Network::default();
+    let dialer = builder(&network, None).spawn().await.unwrap();
+    assert!(dialer.open("/memory/7", "/echo/1.0.0").await.is_err());
+    let _listener = echo_host(&network, "/memory/7").await;
+    // The first to ask makes the dial, in which the address is left alone; the second joins it.
+    let (patient, insisting) = tokio::join!(
+        dialer.open("/memory/7", "/echo/1.0.0").into_future(),
+        dialer.connect("/memory/7"),
+    );
+    assert!(patient.is_err());
+    insisting.unwrap();
+}
+
+#[tokio::test]
+async fn conn_06_28_ones_own_and_unspecified_addresses_are_not_dialed() {
+    let host = p2p::builder().listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
+    let own = host.multiaddrs()[0].iter().take(2).collect::<p2p::Multiaddr>();
+    let attempt = attempts(host.connect(&own).await.unwrap_err()).remove(0);
+    assert!(matches!(attempt.cause, Cause::SelfDial), "{attempt}");
+    assert_eq!(attempt.stage, Stage::Connect, "before any byte was sent");
+    for any in ["/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/1"] {
+        let attempt = attempts(host.connect(any).await.unwrap_err()).remove(0);
+        assert!(matches!(attempt.cause, Cause::Unspecified), "{attempt}");
+        assert!(attempt.to_string().contains(any), "{attempt}");
+    }
+    host.close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_without_addresses_is_named() {
     let network = Network::default();
     let (dialer, listener, _) = pair(&network).await;
