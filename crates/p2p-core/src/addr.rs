@@ -115,8 +115,7 @@ pub fn parse_multiaddr(text: &str) -> Result<Multiaddr, AddrError> {
     let mut addr = Multiaddr::empty();
     for component in 1.. {
         let Some(&name) = parts.peek() else { break };
-        let mut ahead = parts.clone().skip(1);
-        let value = ahead.next();
+        let value = parts.clone().nth(1);
         let parsed = parse_component(name, value, &mut parts)
             .and_then(|protocol| check(&protocol).map(|()| protocol));
         let protocol = parsed.map_err(|problem| {
@@ -194,6 +193,7 @@ fn check(protocol: &Protocol<'_>) -> Result<(), AddrProblem> {
             }
             not_empty(name)
         }
+        Protocol::Unix(path) if path.contains(char::is_control) => Err(AddrProblem::Name),
         Protocol::Unix(path)
         | Protocol::HttpPath(path)
         | Protocol::Ws(path)
@@ -659,6 +659,7 @@ mod tests {
             // The name "a/tcp/1" prints as two components.
             ("3507 612f7463702f31", 1, AddrProblem::Name),
             ("3502 611b", 1, AddrProblem::Name),
+            ("9003 02 2f1b", 1, AddrProblem::Name),
             ("0601bb ffff03", 2, AddrProblem::UnknownProtocol),
         ] {
             let error = decode_multiaddr(&hex(&bytes.replace(' ', ""))).expect_err(bytes);
