@@ -14,6 +14,7 @@ mod ends;
 mod listening;
 mod many;
 mod program;
+mod records;
 
 use std::{pin::pin, time::Duration};
 
