@@ -69,6 +69,6 @@ pub use muxer::{MuxCore, MuxEvent, Muxer, StreamId};
 pub use peer_id::{PeerId, PeerIdError};
 pub use peer_record::{PeerRecord, PeerRecordError, RecordSeq, StaleRecord};
 pub use protocol::{ProtocolId, ProtocolIdError};
-pub use security::{Handshake, Open, Opened, Seal, Security, Session};
+pub use security::{Clear, Handshake, Open, Opened, Seal, Security, Session};
 pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream};
 pub use transport::{DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport};

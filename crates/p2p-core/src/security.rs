@@ -1,4 +1,4 @@
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{PeerId, ProtocolId, PublicKey, Role, SecurityError};
 
@@ -104,4 +104,28 @@ pub enum Opened {
     Record(Bytes),
     /// The record is not whole yet: at least this many more bytes are needed.
     Incomplete(usize),
+}
+
+/// Both directions of a channel that protects nothing: bytes go through as they are. For pipes
+/// that are used without a secure channel, and for protocols that only exchange identities.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "it will never hold anything")]
+pub struct Clear;
+
+impl Seal for Clear {
+    /// Never fails.
+    fn seal(&mut self, plain: &mut dyn Buf, out: &mut BytesMut) -> Result<(), SecurityError> {
+        out.put(plain);
+        Ok(())
+    }
+}
+
+impl Open for Clear {
+    /// Gives all of `wire` as one record. Never fails.
+    fn open(&mut self, wire: &mut BytesMut) -> Result<Opened, SecurityError> {
+        if wire.is_empty() {
+            return Ok(Opened::Incomplete(1));
+        }
+        Ok(Opened::Record(wire.split().freeze()))
+    }
 }

@@ -16,13 +16,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use p2p_core::{ConnectionError, ConnectionInfo, Gather, MuxCore, Muxed, Open, Opened, Pipe, Seal};
+use p2p_core::{
+    Clear, ConnectionError, ConnectionInfo, Gather, MuxCore, Muxed, Open, Opened, Pipe, Seal,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
     time::{Instant as TokioInstant, Sleep},
 };
 
-use crate::{clear::Clear, handle::Mux, shared::Shared};
+use crate::{handle::Mux, shared::Shared};
 
 /// What is received at once when little comes in, in bytes.
 const READ_LEN_MIN: usize = 4 << 10;

@@ -60,7 +60,6 @@
     allow(rustdoc::broken_intra_doc_links, reason = "Yamux is a feature")
 )]
 
-mod clear;
 mod deadline;
 mod driver;
 mod handle;
