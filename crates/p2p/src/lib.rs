@@ -28,11 +28,12 @@
 //! | `noise` | yes | the Noise secure channel, [`noise`] |
 //! | `yamux` | yes | the yamux multiplexer, in [`mux`] |
 //! | `json` | no | requests and answers in JSON, [`request::json`](request) |
-//! | `full` | no | everything |
+//! | `full` | no | everything above |
+//! | `plaintext` | no | a channel without encryption or proof of identity, for tests: [`plaintext`] |
 //!
 //! Identify and ping are part of every host.
 #![cfg_attr(
-    not(all(feature = "tcp", feature = "noise", feature = "yamux")),
+    not(all(feature = "tcp", feature = "noise", feature = "yamux", feature = "plaintext")),
     allow(rustdoc::broken_intra_doc_links, reason = "the links are to features")
 )]
 
@@ -50,6 +51,8 @@ pub use p2p_multistream as multistream;
 pub use p2p_mux as mux;
 #[cfg(feature = "noise")]
 pub use p2p_security_noise as noise;
+#[cfg(feature = "plaintext")]
+pub use p2p_security_plaintext as plaintext;
 #[cfg(feature = "tcp")]
 pub use p2p_transport_tcp as tcp;
 

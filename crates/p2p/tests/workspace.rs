@@ -31,10 +31,11 @@ fn name(package: &Value) -> &str {
 }
 
 /// The crates of ours that a crate may depend on, outside of its tests.
-const INWARD: [(&str, &[&str]); 8] = [
+const INWARD: [(&str, &[&str]); 9] = [
     ("p2p-core", &[]),
     ("p2p-multistream", &["p2p-core"]),
     ("p2p-security-noise", &["p2p-core"]),
+    ("p2p-security-plaintext", &["p2p-core"]),
     ("p2p-mux", &["p2p-core"]),
     ("p2p-transport-tcp", &["p2p-core"]),
     ("p2p-host", &["p2p-core", "p2p-multistream", "p2p-mux"]),
@@ -46,6 +47,7 @@ const INWARD: [(&str, &[&str]); 8] = [
             "p2p-multistream",
             "p2p-mux",
             "p2p-security-noise",
+            "p2p-security-plaintext",
             "p2p-transport-tcp",
         ],
     ),
@@ -130,6 +132,7 @@ fn the_generated_code_is_what_the_proto_files_say() {
         ("keys", "p2p-core/src/proto.rs"),
         ("envelope", "p2p-core/src/envelope_proto.rs"),
         ("noise", "p2p-security-noise/src/proto.rs"),
+        ("plaintext", "p2p-security-plaintext/src/proto.rs"),
         ("identify", "p2p-host/src/proto.rs"),
     ] {
         let folder = tempfile::tempdir().unwrap();
