@@ -69,6 +69,12 @@ impl IoCause {
     /// The stream's error, where that is the cause.
     #[must_use]
     pub fn stream_error(&self) -> Option<&StreamError> {
+        self.downcast_ref()
+    }
+
+    /// The error of a layer above the operating system, where one of type `E` is the cause.
+    #[must_use]
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
         self.0.get_ref()?.downcast_ref()
     }
 

@@ -28,12 +28,19 @@
 //! | `noise` | yes | the Noise secure channel, [`noise`] |
 //! | `yamux` | yes | the yamux multiplexer, in [`mux`] |
 //! | `json` | no | requests and answers in JSON, [`request::json`](request) |
+//! | `pnet` | no | private networks, [`pnet`] and [`private_builder`] |
 //! | `full` | no | everything above |
 //! | `plaintext` | no | a channel without encryption or proof of identity, for tests: [`plaintext`] |
 //!
 //! Identify and ping are part of every host.
 #![cfg_attr(
-    not(all(feature = "tcp", feature = "noise", feature = "yamux", feature = "plaintext")),
+    not(all(
+        feature = "tcp",
+        feature = "noise",
+        feature = "yamux",
+        feature = "pnet",
+        feature = "plaintext"
+    )),
     allow(rustdoc::broken_intra_doc_links, reason = "the links are to features")
 )]
 
@@ -49,6 +56,8 @@ pub use p2p_host::{
 pub use p2p_multistream as multistream;
 #[cfg(feature = "yamux")]
 pub use p2p_mux as mux;
+#[cfg(feature = "pnet")]
+pub use p2p_pnet as pnet;
 #[cfg(feature = "noise")]
 pub use p2p_security_noise as noise;
 #[cfg(feature = "plaintext")]
@@ -61,6 +70,33 @@ pub fn builder() -> Builder {
     let builder = p2p_host::builder();
     #[cfg(feature = "tcp")]
     let builder = builder.transport(tcp::Tcp::default());
+    with_upgrades(builder)
+}
+
+/// Begins a host of the private network of `psk`: [`builder`], with every transport in a
+/// [`pnet::PrivateNetwork`]. It connects to members alone, and members alone to it.
+///
+/// A transport that is added to it must be wrapped as well, or it is open to the public.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let key = p2p::pnet::PreSharedKey::generate()?; // or: std::fs::read_to_string(file)?.parse()?
+/// let host = p2p::private_builder(key).listen("/ip4/127.0.0.1/tcp/0").spawn().await?;
+/// # host.close().await;
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "pnet")]
+#[cfg_attr(not(feature = "tcp"), expect(unused_variables, reason = "no transport takes the key"))]
+pub fn private_builder(psk: pnet::PreSharedKey) -> Builder {
+    let builder = p2p_host::builder();
+    #[cfg(feature = "tcp")]
+    let builder = builder.transport(pnet::PrivateNetwork::new(psk, tcp::Tcp::default()));
+    with_upgrades(builder)
+}
+
+fn with_upgrades(builder: Builder) -> Builder {
     #[cfg(feature = "noise")]
     let builder = builder.security(noise::Noise::new);
     #[cfg(feature = "yamux")]

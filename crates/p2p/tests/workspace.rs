@@ -31,13 +31,14 @@ fn name(package: &Value) -> &str {
 }
 
 /// The crates of ours that a crate may depend on, outside of its tests.
-const INWARD: [(&str, &[&str]); 9] = [
+const INWARD: [(&str, &[&str]); 10] = [
     ("p2p-core", &[]),
     ("p2p-multistream", &["p2p-core"]),
     ("p2p-security-noise", &["p2p-core"]),
     ("p2p-security-plaintext", &["p2p-core"]),
     ("p2p-mux", &["p2p-core"]),
     ("p2p-transport-tcp", &["p2p-core"]),
+    ("p2p-pnet", &["p2p-core"]),
     ("p2p-host", &["p2p-core", "p2p-multistream", "p2p-mux"]),
     (
         "p2p",
@@ -46,6 +47,7 @@ const INWARD: [(&str, &[&str]); 9] = [
             "p2p-host",
             "p2p-multistream",
             "p2p-mux",
+            "p2p-pnet",
             "p2p-security-noise",
             "p2p-security-plaintext",
             "p2p-transport-tcp",
