@@ -78,7 +78,7 @@ pub fn builder() -> Builder {
 ///
 /// A transport that is added to it must be wrapped as well, or it is open to the public.
 ///
-/// ```
+/// ```no_run
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let key = p2p::pnet::PreSharedKey::generate()?; // or: std::fs::read_to_string(file)?.parse()?
