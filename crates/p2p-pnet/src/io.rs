@@ -196,9 +196,12 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Writer<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
+    use std::{future::Future, time::Duration};
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::timeout,
+    };
 
     use super::*;
     use crate::{LinkError, cipher::NONCE_LEN};
@@ -226,12 +229,13 @@ mod tests {
         received
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn conn_13_both_ways_through_links_of_any_length_with_half_close() {
         for len in [1, 7, 23, 24, 25, 1_000, 1_000_000] {
             let (a, b) = duplex(len);
             let (less, more) = ((len * 100).min(30_000), (len * 1_000).min(200_000));
-            let (from_b, from_a) = tokio::join!(exchange(a, less), exchange(b, more));
+            let both = async { tokio::join!(exchange(a, less), exchange(b, more)) };
+            let (from_b, from_a) = timeout(Duration::from_secs(1), both).await.expect("no halt");
             assert!(from_a == pattern(less) && from_b == pattern(more), "{len}");
         }
     }
@@ -282,7 +286,7 @@ mod tests {
         assert_ne!(heard, [0; 64]);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_peer_that_goes_before_the_nonce_is_taken_is_not_waited_for() {
         let (io, mut peer) = duplex(8);
         let gone = async {
@@ -293,7 +297,9 @@ mod tests {
         let psk = psk(1);
         let error = tokio::select! {
             () = gone => unreachable!("pending"),
-            result = protect(io, &psk) => result.expect_err("cut"),
+            result = timeout(Duration::from_secs(1), protect(io, &psk)) => {
+                result.expect("no halt").expect_err("cut")
+            }
         };
         let cause = error.get_ref().and_then(|e| e.downcast_ref::<LinkError>());
         assert_eq!(cause, Some(&LinkError::NonceCut { len: 5 }));

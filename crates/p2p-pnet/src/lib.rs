@@ -81,8 +81,8 @@
 //! # Limits
 //!
 //! A link holds 24 bytes of the peer's until its nonce is whole; afterwards what is being
-//! written, at most [`WRITE_LEN_MAX`] bytes, and nothing at rest. It has no clock: a host's limits for a
-//! dial and for an inbound connection cover the nonce. There are no cargo features.
+//! written, at most [`WRITE_LEN_MAX`] bytes, and nothing at rest. It has no clock: a host's limits
+//! for a dial and for an inbound connection cover the nonce. There are no cargo features.
 //!
 //! # Specification
 //!
