@@ -2,7 +2,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use multiaddr::Multiaddr;
 
-use crate::PeerId;
+use crate::{PeerId, varint::VarintError};
 
 /// A 32-bit code that says why a stream or a connection ended. Advisory: peers that do not
 /// understand it see a plain reset or close (CONN-40).
@@ -305,6 +305,20 @@ pub enum MuxError {
     /// The peer opened a stream with an id that is ours to give, or that it has used before.
     #[error("the peer opened stream {0}, an id that it cannot use")]
     StreamId(u32),
+    /// The peer opened a stream that is open already.
+    #[error("the peer opened stream {0}, which is open already")]
+    OpenedTwice(u64),
+    /// A number in a frame's header is not a varint.
+    #[error("malformed frame header: {0}")]
+    Varint(VarintError),
+    /// A frame that is longer than the protocol allows.
+    #[error("frame of {len} bytes, more than {max}")]
+    FrameLen {
+        /// The length of the frame's body in bytes.
+        len: u64,
+        /// The longest that the protocol allows, in bytes.
+        max: u64,
+    },
     /// More data than the stream's window allows.
     #[error("{len} bytes on stream {stream}, whose window has {window} left")]
     WindowExceeded {

@@ -53,21 +53,32 @@
 //! # Features
 //!
 //! `yamux` (on by default): the `/yamux/1.0.0` multiplexer. Without it the crate is the driver
-//! alone, for multiplexers of your own.
+//! alone, for multiplexers of your own. `mplex` (off): the deprecated `/mplex/6.7.0`, `Mplex`, for
+//! peers that know no other; it has no flow control.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 #![cfg_attr(
     not(feature = "yamux"),
     allow(rustdoc::broken_intra_doc_links, reason = "Yamux is a feature")
 )]
 
+#[cfg(any(feature = "mplex", test))]
+mod budget;
 mod deadline;
 mod driver;
 mod handle;
+#[cfg(any(feature = "mplex", test))]
+pub mod mplex;
+#[cfg(any(feature = "mplex", test))]
+mod received;
 mod shared;
+#[cfg(any(feature = "mplex", test))]
+mod unsent;
 #[cfg(feature = "yamux")]
 mod yamux;
 
 pub use driver::{Driver, Prelude, Setup};
 pub use handle::{Mux, MuxRecv, MuxSend, MuxStream, connect};
+#[cfg(any(feature = "mplex", test))]
+pub use mplex::Mplex;
 #[cfg(feature = "yamux")]
 pub use yamux::{Config, Yamux};
