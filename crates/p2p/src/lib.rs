@@ -31,6 +31,7 @@
 //! | `pnet` | no | private networks, [`pnet`] and [`private_builder`] |
 //! | `full` | no | everything above |
 //! | `plaintext` | no | a channel without encryption or proof of identity, for tests: [`plaintext`] |
+//! | `mplex` | no | the deprecated mplex multiplexer, in [`mux`], for peers that know no other |
 //!
 //! Identify and ping are part of every host.
 #![cfg_attr(
@@ -54,7 +55,7 @@ pub use p2p_host::{
     Opening, Stage, Target, TargetError, identify, key_file, perf, ping, request,
 };
 pub use p2p_multistream as multistream;
-#[cfg(feature = "yamux")]
+#[cfg(any(feature = "yamux", feature = "mplex"))]
 pub use p2p_mux as mux;
 #[cfg(feature = "pnet")]
 pub use p2p_pnet as pnet;
@@ -101,6 +102,8 @@ fn with_upgrades(builder: Builder) -> Builder {
     let builder = builder.security(noise::Noise::new);
     #[cfg(feature = "yamux")]
     let builder = builder.muxer(mux::Yamux::default());
+    #[cfg(feature = "mplex")]
+    let builder = builder.muxer(mux::Mplex::default());
     builder
 }
 
