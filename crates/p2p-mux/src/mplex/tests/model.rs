@@ -85,14 +85,14 @@ fn id(side: usize, name: Name) -> StreamId {
 
 impl World {
     fn new(seed: u64, text: Bytes) -> Self {
-        let narrow = seed % 4 == 0;
+        let narrow = seed.is_multiple_of(4);
         let lazy = seed % 5 == 1;
         let total = if narrow { BOUND } else { 16 << 20 };
         let config = brisk()
             .streams_outbound_max(if lazy { 1 } else { 8 })
             .stream_received_max(BOUND)
             .connection_received_max(total);
-        let config = if seed % 3 == 0 { config.opens_per_second_max(4) } else { config };
+        let config = if seed.is_multiple_of(3) { config.opens_per_second_max(4) } else { config };
         let rigs = [Rig::with(config.clone()), Rig::with(config)];
         Self {
             random: Random(seed),
