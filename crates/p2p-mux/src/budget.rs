@@ -29,3 +29,25 @@ impl Budget {
         spent.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_spent_comes_back_with_time_up_to_the_most() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(3, 10, now);
+        let mut left =
+            |now| std::iter::repeat_with(|| budget.spend(now)).take_while(|x| *x).count();
+        assert_eq!(left(now), 3);
+        now += Duration::from_millis(99);
+        assert_eq!(left(now), 0);
+        now += Duration::from_millis(101);
+        assert_eq!(left(now), 2);
+        now += Duration::from_secs(1_000_000_000);
+        assert_eq!(left(now), 3);
+    }
+}

@@ -50,6 +50,10 @@
 //! while data flow up to 128 KiB to receive into, 192 KiB to send from and eight received buffers
 //! of 128 KiB that readers have yet to take. An idle connection releases its buffers.
 //!
+//! Over mplex, where nothing holds the peer back, a stream holds at most 8 MiB of received data
+//! and 16 KiB, and all streams together 16 MiB and 16 KiB, by default and however small the frames
+//! are; the rest is the same.
+//!
 //! # Features
 //!
 //! `yamux` (on by default): the `/yamux/1.0.0` multiplexer. Without it the crate is the driver

@@ -139,6 +139,11 @@ mod tests {
             assert!(said <= real && real <= said + 4096, "{said} is said, {real} is held");
         }
         while received.take(100).is_some() {}
+        assert_eq!(received.held(), 0);
+        received.push_copied(&[0; 65]);
+        received.take(64);
+        assert!(received.held() >= 128, "the block is held until its last byte was read");
+        received.take(1);
         assert!(received.is_empty());
         assert_eq!(received.held(), 0);
     }

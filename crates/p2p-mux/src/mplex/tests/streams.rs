@@ -195,16 +195,19 @@ fn mplex_12_frames_of_unknown_and_finished_streams_are_ignored() {
     }
 }
 
-/// Nothing is delivered after the end of a stream.
+/// Nothing is delivered after the end of a stream, and nothing is made of it.
 #[test]
 fn mplex_12_data_after_the_close_are_ignored() {
     let mut rig = Rig::new();
     let one = rig.accepted(1);
     rig.take(2, 1, b"all");
     rig.take(4, 1, b"");
-    rig.take(2, 1, b"too late");
+    rig.take(2, 1, &[0; 300 << 10]);
     rig.take(4, 1, b"");
     assert_eq!(rig.read(one), (b"all".to_vec(), End::Close));
+    rig.take(2, 1, b"too late");
+    assert_eq!(rig.read(one), (vec![], End::Close));
+    assert!(rig.frames().is_empty());
     assert_eq!(rig.write(one, b"goes on"), 7);
 }
 
