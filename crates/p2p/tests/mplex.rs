@@ -1,4 +1,5 @@
 //! Hosts that speak mplex, over links in memory.
+#![cfg(feature = "noise")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
