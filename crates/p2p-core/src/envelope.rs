@@ -77,7 +77,7 @@ impl Envelope {
             public_key: Some(public_key.to_protobuf()),
             payload_type: Some(payload_type.to_vec()),
             payload: Some(payload.to_vec()),
-            signature: Some(key.sign(&signed)),
+            signature: Some(key.sign(&signed).map_err(EnvelopeError::Sign)?),
         };
         let encoded = Bytes::from(message.encode_to_vec());
         if encoded.len() > Self::LEN_MAX {

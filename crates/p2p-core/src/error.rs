@@ -2,7 +2,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use multiaddr::Multiaddr;
 
-use crate::{PeerId, varint::VarintError};
+use crate::{KeyError, PeerId, varint::VarintError};
 
 /// A 32-bit code that says why a stream or a connection ended. Advisory: peers that do not
 /// understand it see a plain reset or close (CONN-40).
@@ -276,6 +276,9 @@ pub enum SecurityError {
     /// Both sides offered multiplexers inside the handshake, with none in common.
     #[error("no multiplexer in common: the peer offers {0:?}")]
     NoCommonMuxer(Vec<String>),
+    /// This host's own identity key could not sign.
+    #[error("this host's own key could not sign: {0}")]
+    OwnKey(#[source] KeyError),
     /// The system's source of randomness failed.
     #[error("the system gave no randomness: {0}")]
     Randomness(String),

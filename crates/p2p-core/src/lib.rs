@@ -25,6 +25,18 @@
 //! assert_eq!(id.to_string().parse::<PeerId>()?, id);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//!
+//! None is on by default: Ed25519 keys are always there, and every peer has them. Without a
+//! feature, the keys that it brings are refused by an error that names it.
+//!
+//! | feature | brings | extra crates |
+//! |---|---|---|
+//! | `rsa` | RSA keys of 2048 to 8192 bits; needs a C compiler | 5 |
+//! | `secp256k1` | secp256k1 keys | 18 |
+//! | `ecdsa` | ECDSA keys over P-256 | 18 |
+//! | `pem` | private keys as PEM text | 5 |
 
 mod addr;
 mod connection;
@@ -40,11 +52,6 @@ mod key;
 mod muxer;
 mod peer_id;
 mod peer_record;
-#[rustfmt::skip]
-#[allow(
-    unnameable_types,
-    unreachable_pub, clippy::exhaustive_structs, clippy::exhaustive_enums, dead_code, reason = "generated from proto/keys.proto")]
-mod proto;
 mod protocol;
 mod security;
 mod stream;

@@ -283,9 +283,11 @@ mod tests {
         match role {
             Role::Initiator => {
                 Identity::new(&initiator_keypair(), DhKey::from_secret(count_from(0x20)))
+                    .expect("signs")
             }
             Role::Responder => {
                 Identity::new(&responder_keypair(), DhKey::from_secret(count_from(0x60)))
+                    .expect("signs")
             }
         }
     }
@@ -480,7 +482,10 @@ mod tests {
         let responder = NoiseHandshake::new(
             Role::Responder,
             xx(Role::Responder),
-            Arc::new(Identity::new(&initiator_keypair(), DhKey::from_secret(count_from(0x60)))),
+            Arc::new(
+                Identity::new(&initiator_keypair(), DhKey::from_secret(count_from(0x60)))
+                    .expect("signs"),
+            ),
             None,
             Vec::new(),
         );
@@ -637,7 +642,7 @@ mod tests {
     fn noise_09_a_bad_payload_in_message_2_gets_no_third_message() {
         let good = payload::encode(&identity(Role::Responder), &[]);
         let good = NoiseHandshakePayload::decode(&good[..]).expect("our own");
-        let other_key = responder_keypair().sign(&payload::to_be_signed(&[1; 32]));
+        let other_key = responder_keypair().sign(&payload::to_be_signed(&[1; 32])).expect("signs");
         let bad = NoiseHandshakePayload { identity_sig: Some(other_key), ..good.clone() };
         assert_eq!(failure_of_second(&bad), SecurityError::Signature);
         let bad = NoiseHandshakePayload { identity_sig: Some(Vec::new()), ..good.clone() };

@@ -41,9 +41,10 @@ impl Noise {
     /// Makes a provider for the host that `keypair` identifies. The key pair itself is not kept.
     ///
     /// # Errors
-    /// [`SecurityError::Randomness`] when the system gives none for the static key.
+    /// [`SecurityError::Randomness`] when the system gives none for the static key;
+    /// [`SecurityError::OwnKey`] when `keypair` cannot sign it.
     pub fn new(keypair: &Keypair) -> Result<Self, SecurityError> {
-        let identity = Identity::new(keypair, DhKey::generate()?);
+        let identity = Identity::new(keypair, DhKey::generate()?)?;
         Ok(Self { identity: Arc::new(identity), prologue: Bytes::new() })
     }
 
@@ -108,9 +109,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn new(keypair: &Keypair, static_key: DhKey) -> Self {
-        let signature = keypair.sign(&payload::to_be_signed(static_key.public()));
-        Self { public_key: keypair.public(), static_key: Arc::new(static_key), signature }
+    pub(crate) fn new(keypair: &Keypair, static_key: DhKey) -> Result<Self, SecurityError> {
+        let signature = keypair
+            .sign(&payload::to_be_signed(static_key.public()))
+            .map_err(SecurityError::OwnKey)?;
+        Ok(Self { public_key: keypair.public(), static_key: Arc::new(static_key), signature })
     }
 }
 

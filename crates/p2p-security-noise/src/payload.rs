@@ -95,6 +95,7 @@ mod tests {
 
     fn identity() -> Identity {
         Identity::new(&Keypair::from_ed25519_seed(&[1; 32]), DhKey::from_secret(STATIC))
+            .expect("signs")
     }
 
     fn verify_own(payload: &NoiseHandshakePayload) -> Result<Verified, SecurityError> {
@@ -154,9 +155,10 @@ mod tests {
         let other = DhKey::from_secret([6; 32]);
         assert_eq!(verify(&bytes, other.public()).err(), Some(SecurityError::Signature));
         let keypair = Keypair::from_ed25519_seed(&[1; 32]);
-        let of_identity =
-            keypair.sign(&[SIGNATURE_PREFIX, &keypair.public().to_protobuf()].concat());
-        let unprefixed = keypair.sign(identity().static_key.public());
+        let of_identity = keypair
+            .sign(&[SIGNATURE_PREFIX, &keypair.public().to_protobuf()].concat())
+            .expect("signs");
+        let unprefixed = keypair.sign(identity().static_key.public()).expect("signs");
         for signature in [of_identity, unprefixed] {
             let payload = NoiseHandshakePayload { identity_sig: Some(signature), ..good() };
             assert_eq!(verify_own(&payload).err(), Some(SecurityError::Signature));

@@ -27,6 +27,10 @@
 //! | `tcp` | yes | the TCP transport, [`tcp`] |
 //! | `noise` | yes | the Noise secure channel, [`noise`] |
 //! | `yamux` | yes | the yamux multiplexer, in [`mux`] |
+//! | `rsa` | no | RSA identity keys; needs a C compiler |
+//! | `secp256k1` | no | secp256k1 identity keys |
+//! | `ecdsa` | no | ECDSA identity keys, P-256 |
+//! | `pem` | no | private keys as PEM text and in PEM files |
 //! | `json` | no | requests and answers in JSON, [`request::json`](request) |
 //! | `pnet` | no | private networks, [`pnet`] and [`private_builder`] |
 //! | `full` | no | everything above |
@@ -46,8 +50,8 @@
 )]
 
 pub use p2p_core::{
-    self as core, AddrExt, ConnectionError, ConnectionInfo, ErrorCode, Keypair, Multiaddr, PeerId,
-    ProtocolId, PublicKey, RecvStream, SendStream, Stream, StreamError,
+    self as core, AddrExt, ConnectionError, ConnectionInfo, ErrorCode, KeyError, KeyType, Keypair,
+    Multiaddr, PeerId, ProtocolId, PublicKey, RecvStream, SendStream, Stream, StreamError,
 };
 pub use p2p_host::{
     AcceptedStreams, BuildError, Builder, Cause, DialAttempt, DialError, Event, Events,

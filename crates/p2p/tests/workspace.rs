@@ -131,7 +131,6 @@ fn the_default_features_bring_at_most_110_crates() {
 #[test]
 fn the_generated_code_is_what_the_proto_files_say() {
     for (proto, kept) in [
-        ("keys", "p2p-core/src/proto.rs"),
         ("envelope", "p2p-core/src/envelope_proto.rs"),
         ("noise", "p2p-security-noise/src/proto.rs"),
         ("plaintext", "p2p-security-plaintext/src/proto.rs"),
