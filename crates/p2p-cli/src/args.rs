@@ -1,7 +1,10 @@
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
-use p2p::{AddrExt, IntoTarget, Multiaddr, core::parse_multiaddr};
+use clap::{
+    Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use p2p::{AddrExt, IntoTarget, KeyType, Multiaddr, core::parse_multiaddr};
 
 /// libp2p from the command line: see it work, listen, ping and identify peers, manage keys.
 #[derive(Debug, Parser)]
@@ -88,6 +91,10 @@ pub(crate) enum KeyCommand {
     New {
         /// The file to write; one that exists is never overwritten
         file: PathBuf,
+
+        /// The type of key; every peer knows ed25519, few know ecdsa
+        #[arg(long = "type", value_name = "TYPE", default_value = "ed25519", value_parser = key_types())]
+        key_type: KeyType,
     },
     /// Show which peer a key file makes a host; the secret is not shown
     #[command(after_help = "Example: p2p key show node.key")]
@@ -95,6 +102,31 @@ pub(crate) enum KeyCommand {
         /// The key file
         file: PathBuf,
     },
+    /// Write a key as PEM (PKCS#8), for other programs; the file is not encrypted
+    #[command(after_help = "Example: p2p key export node.key node.pem")]
+    Export {
+        /// The key file
+        file: PathBuf,
+        /// The PEM file to write; one that exists is never overwritten
+        pem: PathBuf,
+    },
+    /// Make a key file of a PEM file (PKCS#8, SEC1 or PKCS#1); RSA keys come in this way
+    #[command(after_help = "Example: p2p key import node.pem node.key")]
+    Import {
+        /// The PEM file
+        pem: PathBuf,
+        /// The key file to write; one that exists is never overwritten
+        file: PathBuf,
+    },
+}
+
+/// The types of key that can be made here.
+fn key_types() -> impl TypedValueParser<Value = KeyType> {
+    PossibleValuesParser::new(["ed25519", "secp256k1", "ecdsa"]).map(|name| match name.as_str() {
+        "secp256k1" => KeyType::Secp256k1,
+        "ecdsa" => KeyType::Ecdsa,
+        _ => KeyType::Ed25519,
+    })
 }
 
 /// The longest time that can be given: a day.

@@ -1,7 +1,7 @@
 use std::{io, path::Path};
 
 use p2p::{
-    Keypair,
+    KeyType, Keypair,
     key_file::{self, KeyFileError},
 };
 use serde_json::json;
@@ -10,8 +10,20 @@ use crate::{args::KeyCommand, failure::Failure, output::Output};
 
 pub(crate) fn run(command: &KeyCommand, out: &Output) -> Result<u8, Failure> {
     match command {
-        KeyCommand::New { file } => show("key_created", file, &create(file)?, out),
+        KeyCommand::New { file, key_type } => {
+            show("key_created", file, &create(file, *key_type)?, out);
+        }
         KeyCommand::Show { file } => show("key", file, &load(file)?, out),
+        KeyCommand::Export { file, pem } => {
+            let key = load(file)?;
+            key_file::save_pem(pem, &key).map_err(|error| not_created(&error))?;
+            show("key_exported", pem, &key, out);
+        }
+        KeyCommand::Import { pem, file } => {
+            let key = load(pem)?;
+            key_file::save(file, &key).map_err(|error| not_created(&error))?;
+            show("key_imported", file, &key, out);
+        }
     }
     Ok(0)
 }
@@ -29,22 +41,23 @@ fn show(event: &str, file: &Path, key: &Keypair, out: &Output) {
     out.event(event, &fields, text);
 }
 
-fn create(file: &Path) -> Result<Keypair, Failure> {
-    key_file::create(file).map_err(|error| {
-        let failure = Failure::new(error.to_string());
-        match create_error(&error) {
-            Some(io::ErrorKind::AlreadyExists) => failure.next(format!(
-                "give another name, or see whose key it is with `p2p key show {}`",
-                file.display()
-            )),
-            Some(io::ErrorKind::NotFound) => failure.next("make the folder first"),
-            _ => failure,
-        }
-    })
+fn create(file: &Path, key_type: KeyType) -> Result<Keypair, Failure> {
+    let key = Keypair::generate_of(key_type).map_err(|error| Failure::new(error.to_string()))?;
+    key_file::save(file, &key).map_err(|error| not_created(&error))?;
+    Ok(key)
 }
 
-fn create_error(error: &KeyFileError) -> Option<io::ErrorKind> {
-    if let KeyFileError::Create { source, .. } = error { Some(source.kind()) } else { None }
+fn not_created(error: &KeyFileError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    let KeyFileError::Create { path, source } = error else { return failure };
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => failure.next(format!(
+            "give another name, or see whose key it is with `p2p key show {}`",
+            path.display()
+        )),
+        io::ErrorKind::NotFound => failure.next("make the folder first"),
+        _ => failure,
+    }
 }
 
 /// Reads a key file, and says what to do when it cannot be used.

@@ -509,6 +509,49 @@ fn a_key_file_that_cannot_be_used_says_why_and_what_to_do() {
     assert!(ended.code(1).stderr.contains("folder"), "{}", ended.stderr);
 }
 
+#[test]
+fn keys_of_each_type_are_made_and_go_through_pem_and_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (kind, shown, start) in [
+        ("ed25519", "Ed25519", "12D3KooW"),
+        ("secp256k1", "secp256k1", "16Uiu2HA"),
+        ("ecdsa", "ECDSA", "Qm"),
+    ] {
+        let file = |name: &str| path(folder.path(), &format!("{kind}.{name}"));
+        let (key, pem, again) = (file("key"), file("pem"), file("again"));
+        let event = |args: &[&str]| run(args).code(0).quiet().events().remove(0);
+        let made = event(&["key", "new", "--json", "--type", kind, &key]);
+        assert_eq!(made["key_type"], shown);
+        assert!(text(&made, "peer").starts_with(start), "{made}");
+        let exported = event(&["key", "export", "--json", &key, &pem]);
+        assert_eq!(exported["peer"], made["peer"]);
+        let imported = event(&["key", "import", "--json", &pem, &again]);
+        assert_eq!(imported["peer"], made["peer"]);
+        assert_eq!(fs::read(&again).expect("made"), fs::read(&key).expect("made"));
+        let shown = event(&["key", "show", "--json", &pem]);
+        assert_eq!(shown["peer"], made["peer"]);
+        let pem_text = fs::read_to_string(&pem).expect("made");
+        assert!(pem_text.starts_with("-----BEGIN PRIVATE KEY-----"), "{kind}");
+        let taken = run(&["key", "export", &key, &pem]);
+        assert!(taken.code(1).stderr.contains("another name"), "{}", taken.stderr);
+    }
+    let nowhere = path(folder.path(), "rsa.key");
+    let refused = run(&["key", "new", "--type", "rsa", &nowhere]);
+    assert!(refused.code(2).stderr.contains("secp256k1"), "{}", refused.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_file_open_to_others_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = path(folder.path(), "node.key");
+    run(&["key", "new", &file]).code(0);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let ended = run(&["listen", "--key", &file]);
+    assert!(ended.code(1).stderr.contains("chmod 600"), "{}", ended.stderr);
+}
+
 /// The events of a demo that went well, in their order.
 const STORY: [&str; 15] = [
     "listening",
@@ -616,7 +659,17 @@ fn ctrl_c_ends_the_demo() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in ["demo", "listen", "ping", "identify", "key", "key new", "key show"] {
+    for command in [
+        "demo",
+        "listen",
+        "ping",
+        "identify",
+        "key",
+        "key new",
+        "key show",
+        "key export",
+        "key import",
+    ] {
         let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let help = run(&args);
         let help = help.code(0).quiet().stdout.join("\n");
