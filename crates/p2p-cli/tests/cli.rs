@@ -540,6 +540,33 @@ fn keys_of_each_type_are_made_and_go_through_pem_and_back() {
     assert!(refused.code(2).stderr.contains("secp256k1"), "{}", refused.stderr);
 }
 
+/// The whole stack with an identity of each type, RSA's of 4096 bits: the handshake binds it, and
+/// the address that is dialed names it.
+#[cfg(unix)]
+#[test]
+fn a_host_of_each_type_of_key_is_reached_as_itself() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let rsa = path(folder.path(), "rsa.pem");
+    let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/../p2p-core/src/key/vectors/rsa.pem");
+    fs::copy(pem, &rsa).expect("it is in the repository");
+    fs::set_permissions(&rsa, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let mut files = vec![rsa];
+    for kind in ["secp256k1", "ecdsa"] {
+        let file = path(folder.path(), kind);
+        run(&["key", "new", "--type", kind, &file]).code(0);
+        files.push(file);
+    }
+    for file in files {
+        let peer = text(&run(&["key", "show", "--json", &file]).events().remove(0), "peer");
+        let listen = ["listen", "--json", "--listen", "/ip4/127.0.0.1/tcp/0", "--key", &file];
+        let mut listener = start(&listen);
+        let addr = text(&listener.event("listening"), "addr");
+        assert_eq!(split(&addr).1, peer);
+        run(&["identify", &addr]).code(0);
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_key_file_open_to_others_is_refused() {

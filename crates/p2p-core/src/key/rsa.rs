@@ -36,16 +36,14 @@ const EXPONENT_MAX: u64 = (1 << 33) - 1;
 pub(super) struct PublicKey(Arc<[u8]>);
 
 impl PublicKey {
-    /// Reads DER `SubjectPublicKeyInfo`, in the one form that it is written in.
+    /// Reads DER `SubjectPublicKeyInfo`. That it is the one form which is written, with its
+    /// algorithm, shows when the key is written again.
     pub(super) fn from_data(data: &[u8]) -> Result<Self, KeyError> {
         let spki = SubjectPublicKeyInfoRef::try_from(data).map_err(|e| unusable(&e.to_string()))?;
-        if spki.algorithm != ALGORITHM {
-            return Err(unusable("the algorithm is not rsaEncryption with NULL"));
-        }
         let pkcs1 = spki.subject_public_key.as_bytes();
         let key = Self::from_pkcs1(pkcs1.ok_or_else(|| unusable("the key is not whole bytes"))?)?;
         if key.to_data() != data {
-            return Err(unusable("they are not canonical DER"));
+            return Err(unusable("they are not the canonical DER of rsaEncryption with NULL"));
         }
         Ok(key)
     }
