@@ -50,13 +50,14 @@ fn create(file: &Path, key_type: KeyType) -> Result<Keypair, Failure> {
 fn not_created(error: &KeyFileError) -> Failure {
     let failure = Failure::new(error.to_string());
     let KeyFileError::Create { path, source } = error else { return failure };
-    match source.kind() {
-        io::ErrorKind::AlreadyExists => failure.next(format!(
-            "give another name, or see whose key it is with `p2p key show {}`",
-            path.display()
-        )),
-        io::ErrorKind::NotFound => failure.next("make the folder first"),
-        _ => failure,
+    let kind = source.kind();
+    if kind == io::ErrorKind::AlreadyExists {
+        let show = format!("`p2p key show {}`", path.display());
+        failure.next(format!("give another name, or see whose key it is with {show}"))
+    } else if kind == io::ErrorKind::NotFound {
+        failure.next("make the folder first")
+    } else {
+        failure
     }
 }
 

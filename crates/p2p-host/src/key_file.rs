@@ -112,11 +112,10 @@ pub fn load(path: &Path) -> Result<Keypair, KeyFileError> {
     };
     key.map_err(|source| {
         let path = path.to_owned();
-        match source {
-            KeyError::UnsupportedType(_) | KeyError::Encrypted => {
-                KeyFileError::Unusable { path, source }
-            }
-            source => KeyFileError::Damaged { path, source },
+        if matches!(source, KeyError::UnsupportedType(_) | KeyError::Encrypted) {
+            KeyFileError::Unusable { path, source }
+        } else {
+            KeyFileError::Damaged { path, source }
         }
     })
 }

@@ -92,22 +92,7 @@ impl Keypair {
     }
 
     pub(super) fn from_data(key_type: KeyType, data: &[u8]) -> Result<Self, KeyError> {
-        match key_type {
-            KeyType::Ed25519 => ed25519::PrivateKey::from_data(data).map(Private::Ed25519),
-            #[cfg(feature = "rsa")]
-            KeyType::Rsa => rsa::PrivateKey::from_data(data).map(Private::Rsa),
-            #[cfg(feature = "secp256k1")]
-            KeyType::Secp256k1 => secp256k1::PrivateKey::from_data(data).map(Private::Secp256k1),
-            #[cfg(feature = "ecdsa")]
-            KeyType::Ecdsa => ecdsa::PrivateKey::from_data(data).map(Private::Ecdsa),
-            #[cfg(not(feature = "rsa"))]
-            KeyType::Rsa => Err(KeyError::UnsupportedType(key_type)),
-            #[cfg(not(feature = "secp256k1"))]
-            KeyType::Secp256k1 => Err(KeyError::UnsupportedType(key_type)),
-            #[cfg(not(feature = "ecdsa"))]
-            KeyType::Ecdsa => Err(KeyError::UnsupportedType(key_type)),
-        }
-        .map(Self)
+        parse!(Private, PrivateKey, key_type, data).map(Self)
     }
 
     /// Encodes the protobuf storage form: 68 bytes for Ed25519. Never sent to a peer (KEY-12).

@@ -15,6 +15,27 @@ macro_rules! each {
     };
 }
 
+/// Parses the `Data` of a key message as its type wants it, for one half of a pair.
+macro_rules! parse {
+    ($kind:ident, $half:ident, $key_type:expr, $data:expr) => {
+        match $key_type {
+            KeyType::Ed25519 => ed25519::$half::from_data($data).map($kind::Ed25519),
+            #[cfg(feature = "rsa")]
+            KeyType::Rsa => rsa::$half::from_data($data).map($kind::Rsa),
+            #[cfg(feature = "secp256k1")]
+            KeyType::Secp256k1 => secp256k1::$half::from_data($data).map($kind::Secp256k1),
+            #[cfg(feature = "ecdsa")]
+            KeyType::Ecdsa => ecdsa::$half::from_data($data).map($kind::Ecdsa),
+            #[cfg(not(feature = "rsa"))]
+            KeyType::Rsa => Err(KeyError::UnsupportedType($key_type)),
+            #[cfg(not(feature = "secp256k1"))]
+            KeyType::Secp256k1 => Err(KeyError::UnsupportedType($key_type)),
+            #[cfg(not(feature = "ecdsa"))]
+            KeyType::Ecdsa => Err(KeyError::UnsupportedType($key_type)),
+        }
+    };
+}
+
 #[cfg(feature = "ecdsa")]
 mod ecdsa;
 mod ed25519;

@@ -44,22 +44,7 @@ impl PublicKey {
     }
 
     pub(super) fn from_data(key_type: KeyType, data: &[u8]) -> Result<Self, KeyError> {
-        match key_type {
-            KeyType::Ed25519 => ed25519::PublicKey::from_data(data).map(Public::Ed25519),
-            #[cfg(feature = "rsa")]
-            KeyType::Rsa => rsa::PublicKey::from_data(data).map(Public::Rsa),
-            #[cfg(feature = "secp256k1")]
-            KeyType::Secp256k1 => secp256k1::PublicKey::from_data(data).map(Public::Secp256k1),
-            #[cfg(feature = "ecdsa")]
-            KeyType::Ecdsa => ecdsa::PublicKey::from_data(data).map(Public::Ecdsa),
-            #[cfg(not(feature = "rsa"))]
-            KeyType::Rsa => Err(KeyError::UnsupportedType(key_type)),
-            #[cfg(not(feature = "secp256k1"))]
-            KeyType::Secp256k1 => Err(KeyError::UnsupportedType(key_type)),
-            #[cfg(not(feature = "ecdsa"))]
-            KeyType::Ecdsa => Err(KeyError::UnsupportedType(key_type)),
-        }
-        .map(Self)
+        parse!(Public, PublicKey, key_type, data).map(Self)
     }
 
     pub(super) fn from_key(key: Public) -> Self {
