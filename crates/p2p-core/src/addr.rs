@@ -467,7 +467,8 @@ mod tests {
 
     /// The catalogue's list of texts and bytes.
     #[test]
-    fn ma_vectors_are_parsed_printed_and_decoded() {
+    fn ma_01_02_20_21_22_24_25_26_27_28_30_31_32_33_35_36_37_40_42_vectors_are_parsed_and_printed()
+    {
         for (text, bytes) in [
             ("/ip4/192.0.2.42/tcp/443", "04c000022a0601bb"),
             ("/ip4/127.0.0.1/udp/1234", "047f000001910204d2"),
@@ -510,6 +511,18 @@ mod tests {
                 "0604d2e003e1030c6170692f76302f6c6f67696e",
             ),
             ("/memory/1", "89060000000000000001"),
+            ("/tls/sni/a.b/ws", "c003c10303612e62dd03"),
+            ("/ip4/1.2.3.4/udp/1/quic", "040102030491020001cc03"),
+            ("/ip4/1.2.3.4/udp/1/quic-v1/webtransport", "040102030491020001cd03d103"),
+            ("/ip4/1.2.3.4/tcp/1/noise", "0401020304060001c603"),
+            ("/ip4/1.2.3.4/sctp/1", "040102030484010001"),
+            ("/ip4/1.2.3.4/dccp/1", "0401020304210001"),
+            ("/ip4/1.2.3.4/udp/1/utp", "040102030491020001ae02"),
+            ("/ip4/1.2.3.4/udp/1/udt", "040102030491020001ad02"),
+            ("/p2p-circuit/webrtc", "a2029902"),
+            ("/dns4/a.b/tcp/1/https", "3603612e62060001bb03"),
+            ("/dns6/a.b", "3703612e62"),
+            ("/dns/a.b", "3503612e62"),
         ] {
             let parsed = addr(text);
             assert_eq!(parsed.to_vec(), hex(bytes), "{text}");

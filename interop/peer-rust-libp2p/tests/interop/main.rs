@@ -11,6 +11,7 @@ mod theirs;
 
 mod dialing;
 mod ends;
+mod keys;
 mod listening;
 mod many;
 mod program;
