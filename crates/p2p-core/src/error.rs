@@ -247,7 +247,22 @@ pub enum SecurityError {
     /// The peer's handshake message is malformed.
     #[error("the peer's handshake is malformed: {0}")]
     Malformed(String),
-    /// The peer's identity key is missing, malformed, or of a type that is not supported.
+    /// A handshake message is longer or shorter than a legal one can be.
+    #[error("message {message} of the peer's handshake has {len} bytes, not {min} to {max}")]
+    HandshakeLen {
+        /// The number of the message, from 1.
+        message: u8,
+        /// Its length in bytes.
+        len: usize,
+        /// The least it can have, in bytes.
+        min: usize,
+        /// The most that is taken of a peer that has not proven its identity, in bytes.
+        max: usize,
+    },
+    /// The peer's handshake lacks a field, or has it empty.
+    #[error("the peer's handshake has no {0}")]
+    Missing(&'static str),
+    /// The peer's identity key is malformed, or of a type that is not supported.
     #[error("the peer's identity key is not usable: {0}")]
     IdentityKey(String),
     /// The peer's signature does not bind its identity to this channel.
@@ -282,9 +297,17 @@ pub enum SecurityError {
     /// The system's source of randomness failed.
     #[error("the system gave no randomness: {0}")]
     Randomness(String),
-    /// A handshake was driven on after its end or its failure: a mistake of the caller.
-    #[error("the handshake is over and cannot go on")]
-    Over,
+    /// The cipher's implementation failed; the text names it and what it was to do.
+    #[error("the cipher failed: {0}")]
+    Cipher(&'static str),
+    /// A handshake was driven on where it cannot go on: a mistake of the caller.
+    #[error("{event} is not possible in the handshake's state {state}")]
+    IllegalMove {
+        /// The state that the handshake is in.
+        state: &'static str,
+        /// What was to be done.
+        event: &'static str,
+    },
 }
 
 /// How the peer broke the multiplexer's rules, or which limit it met.

@@ -4,12 +4,12 @@ use bytes::{Buf, BufMut, BytesMut};
 use p2p_core::{Handshake, PeerId, ProtocolId, PublicKey, Role, SecurityError, Session};
 
 use crate::{
-    limits::MESSAGE_LEN_MAX,
+    limits::HANDSHAKE_MESSAGE_LEN_MAX,
     noise::Identity,
-    payload::{self, Verified},
+    payload,
     record::{Opener, PREFIX_LEN, Sealer},
     symmetric::CipherState,
-    xx::{MESSAGE_1_LEN, MESSAGE_2_LEN_MIN, MESSAGE_3_LEN_MIN, Xx},
+    xx::{MESSAGE_1_LEN, MESSAGE_2_LEN_MIN, MESSAGE_3_LEN_MIN, POINT_LEN, Xx},
 };
 
 /// One handshake, without I/O.
@@ -30,7 +30,9 @@ pub(crate) struct NoiseHandshake {
 ///             │ receive 2, check the peer,                 │ receive 3, check the peer,
 ///             │ send 3, give the session                   │ give the session
 ///             ▼                                            ▼
-///           Over ◀──────── any failure, anywhere ───────▶ Over
+///          Complete                                     Complete
+///
+///                    any failure, anywhere ──▶ Failed
 /// ```
 ///
 /// Each state owns the secrets, so a failure drops them on the spot. They are boxed, so that a
@@ -40,19 +42,36 @@ enum State {
     AwaitFirst(Box<Xx>),
     AwaitSecond(Box<Xx>),
     AwaitThird(Box<Xx>),
-    Over,
+    Complete,
+    Failed,
 }
 
 impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "Begin",
+            Self::AwaitFirst(_) => "AwaitFirst",
+            Self::AwaitSecond(_) => "AwaitSecond",
+            Self::AwaitThird(_) => "AwaitThird",
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+        }
+    }
+
     /// The number of the message that comes next from the peer, and the lengths it may have. A
     /// length outside of them is refused before the message is read.
     fn awaits(&self) -> Option<(u8, RangeInclusive<usize>)> {
+        const MAX: usize = HANDSHAKE_MESSAGE_LEN_MAX;
         match self {
             Self::AwaitFirst(_) => Some((1, MESSAGE_1_LEN..=MESSAGE_1_LEN)),
-            Self::Begin(_) | Self::AwaitSecond(_) => Some((2, MESSAGE_2_LEN_MIN..=MESSAGE_LEN_MAX)),
-            Self::AwaitThird(_) => Some((3, MESSAGE_3_LEN_MIN..=MESSAGE_LEN_MAX)),
-            Self::Over => None,
+            Self::Begin(_) | Self::AwaitSecond(_) => Some((2, MESSAGE_2_LEN_MIN..=MAX)),
+            Self::AwaitThird(_) => Some((3, MESSAGE_3_LEN_MIN..=MAX)),
+            Self::Complete | Self::Failed => None,
         }
+    }
+
+    fn illegal(&self, event: &'static str) -> SecurityError {
+        SecurityError::IllegalMove { state: self.name(), event }
     }
 }
 
@@ -72,9 +91,10 @@ impl NoiseHandshake {
         Self { state, identity, expected, muxers }
     }
 
-    /// The number of the message that comes next from the peer; `None` when it is over.
-    pub(crate) fn awaits(&self) -> Option<u8> {
-        self.state.awaits().map(|(number, _)| number)
+    /// The number of the message that comes next from the peer.
+    pub(crate) fn awaits(&self) -> Result<u8, SecurityError> {
+        let (number, _) = self.state.awaits().ok_or_else(|| self.state.illegal("awaits"))?;
+        Ok(number)
     }
 
     fn step(
@@ -85,22 +105,31 @@ impl NoiseHandshake {
         if let State::Begin(_) = self.state {
             self.send_first(out)?;
         }
-        let Some((number, lens)) = self.state.awaits() else {
-            return Err(SecurityError::Over);
-        };
-        match take_message(wire, number, lens)? {
-            Some(message) => self.handle_message(message, out),
-            None => Ok(None),
+        loop {
+            let awaited = self.state.awaits();
+            let (number, lens) = awaited.ok_or_else(|| self.state.illegal("advance"))?;
+            let Some(message) = take_message(wire, number, lens)? else {
+                return Ok(None);
+            };
+            if let Some(session) = self.handle_message(message, out)? {
+                return Ok(Some(session));
+            }
         }
     }
 
     fn send_first(&mut self, out: &mut BytesMut) -> Result<(), SecurityError> {
-        let State::Begin(mut xx) = mem::replace(&mut self.state, State::Over) else {
-            return Err(SecurityError::Over);
-        };
-        put_message(out, |message| xx.write_1(&[], message))?;
-        self.state = State::AwaitSecond(xx);
-        Ok(())
+        match mem::replace(&mut self.state, State::Failed) {
+            State::Begin(mut xx) => {
+                put_message(out, |message| xx.write_1(&[], message))?;
+                self.state = State::AwaitSecond(xx);
+                Ok(())
+            }
+            other @ (State::AwaitFirst(_)
+            | State::AwaitSecond(_)
+            | State::AwaitThird(_)
+            | State::Complete
+            | State::Failed) => Err(other.illegal("send_first")),
+        }
     }
 
     fn handle_message(
@@ -108,15 +137,25 @@ impl NoiseHandshake {
         message: BytesMut,
         out: &mut BytesMut,
     ) -> Result<Option<Session>, SecurityError> {
-        match mem::replace(&mut self.state, State::Over) {
+        match mem::replace(&mut self.state, State::Failed) {
             State::AwaitFirst(mut xx) => {
                 self.answer_first(&mut xx, message, out)?;
                 self.state = State::AwaitThird(xx);
                 Ok(None)
             }
-            State::AwaitSecond(mut xx) => self.answer_second(&mut xx, message, out).map(Some),
-            State::AwaitThird(mut xx) => self.take_third(&mut xx, message).map(Some),
-            State::Begin(_) | State::Over => Err(SecurityError::Over),
+            State::AwaitSecond(mut xx) => {
+                let session = self.answer_second(&mut xx, message, out)?;
+                self.state = State::Complete;
+                Ok(Some(session))
+            }
+            State::AwaitThird(mut xx) => {
+                let session = self.take_third(&mut xx, message)?;
+                self.state = State::Complete;
+                Ok(Some(session))
+            }
+            other @ (State::Begin(_) | State::Complete | State::Failed) => {
+                Err(other.illegal("handle_message"))
+            }
         }
     }
 
@@ -139,32 +178,34 @@ impl NoiseHandshake {
         out: &mut BytesMut,
     ) -> Result<Session, SecurityError> {
         let (their_ephemeral, their_static) = xx.read_2(&mut message)?;
-        let verified = payload::verify(&message, their_static.as_bytes())?;
-        self.check_expected(&verified)?;
-        let muxer = payload::agree_muxer(Role::Initiator, &self.muxers, verified.muxers)?;
+        let (peer, muxer) = self.verify(Role::Initiator, &message, their_static.as_bytes())?;
         let payload = payload::encode(&self.identity, &self.muxers);
         put_message(out, |message| xx.write_3(&their_ephemeral, &payload, message))?;
-        let (forth, back) = xx.split();
-        Ok(session(verified.peer, muxer, forth, back))
+        let (forth, back) = xx.split()?;
+        Ok(session(peer, muxer, forth, back))
     }
 
     fn take_third(&self, xx: &mut Xx, mut message: BytesMut) -> Result<Session, SecurityError> {
         let their_static = xx.read_3(&mut message)?;
-        let verified = payload::verify(&message, their_static.as_bytes())?;
-        self.check_expected(&verified)?;
-        let muxer = payload::agree_muxer(Role::Responder, &self.muxers, verified.muxers)?;
-        let (forth, back) = xx.split();
-        Ok(session(verified.peer, muxer, back, forth))
+        let (peer, muxer) = self.verify(Role::Responder, &message, their_static.as_bytes())?;
+        let (forth, back) = xx.split()?;
+        Ok(session(peer, muxer, back, forth))
     }
 
-    fn check_expected(&self, verified: &Verified) -> Result<(), SecurityError> {
-        let actual = verified.peer.peer_id();
-        match self.expected {
-            Some(expected) if expected != actual => {
-                Err(SecurityError::WrongPeer { expected, actual })
-            }
-            Some(_) | None => Ok(()),
+    /// What the peer has proven to be, and the multiplexer that both sides agree on.
+    fn verify(
+        &self,
+        role: Role,
+        payload: &[u8],
+        their_static: &[u8; POINT_LEN],
+    ) -> Result<(PublicKey, Option<ProtocolId>), SecurityError> {
+        let peer = payload::verify(payload, their_static)?;
+        let actual = peer.peer_id();
+        if let Some(expected) = self.expected.filter(|expected| *expected != actual) {
+            return Err(SecurityError::WrongPeer { expected, actual });
         }
+        let theirs = payload::muxers(payload)?;
+        Ok((peer, payload::agree_muxer(role, &self.muxers, &theirs)?))
     }
 }
 
@@ -176,7 +217,9 @@ impl Handshake for NoiseHandshake {
     ) -> Result<Option<Session>, SecurityError> {
         let before = out.len();
         self.step(wire, out).inspect_err(|_| {
-            self.state = State::Over;
+            if !matches!(self.state, State::Complete) {
+                self.state = State::Failed;
+            }
             out.truncate(before);
         })
     }
@@ -203,9 +246,7 @@ fn take_message(
     let len = usize::from(u16::from_be_bytes(*prefix));
     if !lens.contains(&len) {
         let (min, max) = lens.into_inner();
-        return Err(SecurityError::Malformed(format!(
-            "message {number} has {len} bytes, not {min} to {max}"
-        )));
+        return Err(SecurityError::HandshakeLen { message: number, len, min, max });
     }
     if wire.len() < len.saturating_add(PREFIX_LEN) {
         return Ok(None);
@@ -222,7 +263,7 @@ fn put_message(
     let mut message = BytesMut::new();
     write(&mut message)?;
     let len = u16::try_from(message.len())
-        .expect("an identity and MUXERS_OFFERED_MAX names fit a message");
+        .expect("an identity and MUXERS_OFFERED_LEN_MAX bytes of names fit a message");
     out.put_u16(len);
     out.extend_from_slice(&message);
     Ok(())
@@ -235,6 +276,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        cipher::{ALL, Cipher},
         limits::HANDSHAKE_RECEIVED_LEN_MAX,
         proto::{NoiseExtensions, NoiseHandshakePayload},
         xx::{
@@ -293,15 +335,28 @@ mod tests {
     }
 
     fn xx(role: Role) -> Xx {
+        xx_with(Cipher::RUST_CRYPTO, role)
+    }
+
+    fn xx_with(cipher: Cipher, role: Role) -> Xx {
         let ephemeral = match role {
             Role::Initiator => count_from(0x40),
             Role::Responder => count_from(0x80),
         };
-        Xx::new(&[], identity(role).static_key, DhKey::from_secret(ephemeral))
+        Xx::new(cipher, &[], identity(role).static_key, DhKey::from_secret(ephemeral))
     }
 
     fn side(role: Role, expected: Option<PeerId>, muxers: &[ProtocolId]) -> NoiseHandshake {
         NoiseHandshake::new(role, xx(role), Arc::new(identity(role)), expected, muxers.to_vec())
+    }
+
+    fn with_cipher(mut side: NoiseHandshake, cipher: Cipher, role: Role) -> NoiseHandshake {
+        let xx = Box::new(xx_with(cipher, role));
+        side.state = match role {
+            Role::Initiator => State::Begin(xx),
+            Role::Responder => State::AwaitFirst(xx),
+        };
+        side
     }
 
     fn initiator() -> NoiseHandshake {
@@ -332,8 +387,12 @@ mod tests {
     fn failure(side: &mut NoiseHandshake, message: &[u8]) -> SecurityError {
         let mut wire = BytesMut::from(message);
         let error = advance(side, &mut wire).expect_err("a failure");
-        assert_eq!(advance(side, &mut wire).err(), Some(SecurityError::Over));
+        assert_eq!(advance(side, &mut wire).err(), Some(cannot_advance("Failed")));
         error
+    }
+
+    fn cannot_advance(state: &'static str) -> SecurityError {
+        SecurityError::IllegalMove { state, event: "advance" }
     }
 
     /// Runs two sides against each other, each result as soon as it comes.
@@ -363,33 +422,37 @@ mod tests {
 
     #[test]
     fn noise_03_14_17_the_catalogues_vector_as_initiator() {
-        let mut side = initiator();
-        assert_eq!(answer(&mut side, &[]), hex(MESSAGE_1));
-        let mut wire = BytesMut::from(&hex(MESSAGE_2)[..]);
-        let (out, session) = advance(&mut side, &mut wire).expect("good");
-        assert_eq!(out, hex(MESSAGE_3));
-        let mut session = session.expect("complete");
-        assert_eq!(session.peer, responder_keypair().public());
-        assert_eq!(session.muxer, Some(YAMUX));
-        assert_eq!(sealed(&mut session, b"hello"), hex(HELLO));
-        assert_opens(&mut session, &mut BytesMut::from(&hex(WORLD)[..]), "world");
-        assert_eq!(advance(&mut side, &mut wire).err(), Some(SecurityError::Over));
+        for &cipher in ALL {
+            let mut side = with_cipher(initiator(), cipher, Role::Initiator);
+            assert_eq!(answer(&mut side, &[]), hex(MESSAGE_1));
+            let mut wire = BytesMut::from(&hex(MESSAGE_2)[..]);
+            let (out, session) = advance(&mut side, &mut wire).expect("good");
+            assert_eq!(out, hex(MESSAGE_3));
+            let mut session = session.expect("complete");
+            assert_eq!(session.peer, responder_keypair().public());
+            assert_eq!(session.muxer, Some(YAMUX));
+            assert_eq!(sealed(&mut session, b"hello"), hex(HELLO));
+            assert_opens(&mut session, &mut BytesMut::from(&hex(WORLD)[..]), "world");
+            assert_eq!(advance(&mut side, &mut wire).err(), Some(cannot_advance("Complete")));
+        }
     }
 
     #[test]
     fn noise_03_14_17_the_catalogues_vector_as_responder() {
-        let mut side = responder();
-        assert_eq!(answer(&mut side, &hex(MESSAGE_1)), hex(MESSAGE_2));
-        let mut wire = BytesMut::from(&hex(MESSAGE_3)[..]);
-        let (out, session) = advance(&mut side, &mut wire).expect("good");
-        assert!(out.is_empty());
-        let mut session = session.expect("complete");
-        let peer = "12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB";
-        assert_eq!(session.peer.peer_id().to_string(), peer);
-        assert_eq!(session.muxer, Some(YAMUX));
-        assert_eq!(sealed(&mut session, b"world"), hex(WORLD));
-        assert_opens(&mut session, &mut BytesMut::from(&hex(HELLO)[..]), "hello");
-        assert_eq!(advance(&mut side, &mut wire).err(), Some(SecurityError::Over));
+        for &cipher in ALL {
+            let mut side = with_cipher(responder(), cipher, Role::Responder);
+            assert_eq!(answer(&mut side, &hex(MESSAGE_1)), hex(MESSAGE_2));
+            let mut wire = BytesMut::from(&hex(MESSAGE_3)[..]);
+            let (out, session) = advance(&mut side, &mut wire).expect("good");
+            assert!(out.is_empty());
+            let mut session = session.expect("complete");
+            let peer = "12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB";
+            assert_eq!(session.peer.peer_id().to_string(), peer);
+            assert_eq!(session.muxer, Some(YAMUX));
+            assert_eq!(sealed(&mut session, b"world"), hex(WORLD));
+            assert_opens(&mut session, &mut BytesMut::from(&hex(HELLO)[..]), "hello");
+            assert_eq!(advance(&mut side, &mut wire).err(), Some(cannot_advance("Complete")));
+        }
     }
 
     #[test]
@@ -429,27 +492,92 @@ mod tests {
         assert_eq!(back.to_vec(), hex(key));
     }
 
-    #[test]
-    fn noise_06_message_1_has_no_payload_and_is_refused_by_its_length_alone() {
-        for len in [0u16, 31, 33, 100, 65_535] {
-            let error = failure(&mut responder(), &len.to_be_bytes());
-            assert!(matches!(error, SecurityError::Malformed(_)), "{len}");
+    /// A side that waits for that message.
+    fn awaiting(message: u8) -> NoiseHandshake {
+        let mut side = if message == 2 { initiator() } else { responder() };
+        match message {
+            1 => {}
+            2 => drop(answer(&mut side, &[])),
+            _ => drop(answer(&mut side, &hex(MESSAGE_1))),
         }
+        assert_eq!(side.awaits(), Ok(message));
+        side
     }
 
     #[test]
-    fn noise_09_messages_2_and_3_too_short_for_keys_and_tags_are_refused_by_their_length() {
-        for len in [0u16, 15, 95] {
-            let mut side = initiator();
-            answer(&mut side, &[]);
-            let error = failure(&mut side, &len.to_be_bytes());
-            assert!(matches!(error, SecurityError::Malformed(_)), "{len}");
+    fn noise_06_09_14_a_message_of_an_impossible_length_is_refused_by_its_length_alone() {
+        const MAX: usize = HANDSHAKE_MESSAGE_LEN_MAX;
+        for (message, min, max) in [(1, 32, 32), (2, 96, MAX), (3, 64, MAX)] {
+            for len in [0, 1, 15, 16, min - 1, max + 1, 20_000, 65_535] {
+                let prefix = u16::try_from(len).expect("a length").to_be_bytes();
+                let error = failure(&mut awaiting(message), &prefix);
+                let expected = SecurityError::HandshakeLen { message, len, min, max };
+                assert_eq!(error, expected);
+            }
+            for len in [min, max] {
+                let prefix = u16::try_from(len).expect("a length").to_be_bytes();
+                assert!(answer_is_empty(&mut awaiting(message), &prefix), "{message}, {len}");
+            }
         }
-        for len in [0u16, 15, 63] {
-            let mut side = responder();
-            answer(&mut side, &hex(MESSAGE_1));
-            let error = failure(&mut side, &len.to_be_bytes());
-            assert!(matches!(error, SecurityError::Malformed(_)), "{len}");
+        let error = failure(&mut awaiting(3), &[255, 255]);
+        let text = "message 3 of the peer's handshake has 65535 bytes, not 64 to 16384";
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn noise_03_messages_out_of_order_repeated_or_sent_back_fail() {
+        const MAX: usize = HANDSHAKE_MESSAGE_LEN_MAX;
+        let wrong_len =
+            |message, len, min, max| Some(SecurityError::HandshakeLen { message, len, min, max });
+        for (awaited, sent, expected) in [
+            (1, MESSAGE_2, wrong_len(1, 216, 32, 32)),
+            (1, MESSAGE_3, wrong_len(1, 184, 32, 32)),
+            (2, MESSAGE_1, wrong_len(2, 32, 96, MAX)),
+            (2, MESSAGE_3, Some(SecurityError::Decrypt)),
+            (3, MESSAGE_1, wrong_len(3, 32, 64, MAX)),
+            (3, MESSAGE_2, Some(SecurityError::Decrypt)),
+        ] {
+            let error = failure(&mut awaiting(awaited), &hex(sent));
+            assert_eq!(Some(error), expected, "awaited {awaited}");
+        }
+        // After the end, a repeated message is a record that nobody has sealed.
+        let (mut a, mut b) = run(initiator(), responder()).expect("good");
+        let mut again = BytesMut::from(&hex(MESSAGE_2)[..]);
+        assert_eq!(a.open.open(&mut again).err(), Some(SecurityError::Decrypt));
+        let mut again = BytesMut::from(&hex(MESSAGE_3)[..]);
+        assert_eq!(b.open.open(&mut again).err(), Some(SecurityError::Decrypt));
+    }
+
+    #[test]
+    fn noise_16_17_18_23_bad_records_end_the_channel_for_either_role() {
+        for initiators in [true, false] {
+            let channel = || {
+                let (a, b) = run(initiator(), responder()).expect("good");
+                if initiators { (a, b) } else { (b, a) }
+            };
+            let (mut receiver, mut sender) = channel();
+            let first = sealed(&mut sender, b"first");
+            let second = sealed(&mut sender, b"second");
+            let mut tampered = first.clone();
+            tampered[2] ^= 1;
+            let sent_back = sealed(&mut receiver, b"sent back");
+            let short = |len| SecurityError::RecordLen { len, min: 16 };
+            for (name, wire, expected) in [
+                ("tampered with", &tampered[..], SecurityError::Decrypt),
+                ("out of order", &second, SecurityError::Decrypt),
+                ("sent back", &sent_back, SecurityError::Decrypt),
+                ("of length 0", &[0, 0], short(0)),
+                ("of length 15", &[0, 15], short(15)),
+            ] {
+                let (mut receiver, _) = channel();
+                let mut wire = BytesMut::from(wire);
+                assert_eq!(receiver.open.open(&mut wire).err(), Some(expected.clone()), "{name}");
+                let error = receiver.open.open(&mut first.clone()).err();
+                assert_eq!(error, Some(expected), "after one {name}");
+            }
+            assert_opens(&mut receiver, &mut first.clone(), "first");
+            let error = receiver.open.open(&mut first.clone()).err();
+            assert_eq!(error, Some(SecurityError::Decrypt), "replayed");
         }
     }
 
@@ -464,7 +592,7 @@ mod tests {
         let error = side.advance(&mut wire, &mut out).err();
         assert_eq!(error, Some(SecurityError::WrongPeer { expected, actual }));
         assert_eq!(out, b"before"[..]);
-        assert_eq!(side.advance(&mut wire, &mut out).err(), Some(SecurityError::Over));
+        assert_eq!(side.advance(&mut wire, &mut out).err(), Some(cannot_advance("Failed")));
         assert_eq!(out, b"before"[..]);
     }
 
@@ -497,6 +625,7 @@ mod tests {
     fn noise_04_prologues_that_differ_fail() {
         let mut responder = responder();
         responder.state = State::AwaitFirst(Box::new(Xx::new(
+            Cipher::RUST_CRYPTO,
             b"other",
             identity(Role::Responder).static_key,
             DhKey::from_secret(count_from(0x80)),
@@ -540,15 +669,22 @@ mod tests {
             for at in 0..message.len() {
                 let mut flipped = message.clone();
                 flipped[at] ^= 1 << (at % 8);
-                match outcome(&flipped) {
-                    Err(_) => {}
+                let error = match outcome(&flipped) {
+                    Err(error) => error,
                     // A length that has grown waits for bytes, and fails when they come.
                     Ok((out, session)) => {
                         assert!(at < PREFIX_LEN && out.is_empty() && session.is_none());
-                        flipped.resize(PREFIX_LEN + MESSAGE_LEN_MAX, 0);
-                        assert!(outcome(&flipped).is_err(), "message {number}, byte {at}");
+                        flipped.resize(PREFIX_LEN + HANDSHAKE_MESSAGE_LEN_MAX, 0);
+                        outcome(&flipped).expect_err("not sealed")
                     }
-                }
+                };
+                let in_len = matches!(error, SecurityError::HandshakeLen { .. });
+                let ends = if at < PREFIX_LEN {
+                    in_len || error == SecurityError::Decrypt
+                } else {
+                    error == SecurityError::Decrypt
+                };
+                assert!(ends, "message {}, byte {at}: {error}", number + 1);
             }
         }
     }
@@ -587,6 +723,14 @@ mod tests {
     }
 
     #[test]
+    fn noise_03_a_third_message_that_is_there_already_is_not_waited_for() {
+        let mut wire = BytesMut::from(&[hex(MESSAGE_1), hex(MESSAGE_3)].concat()[..]);
+        let (out, session) = advance(&mut responder(), &mut wire).expect("good");
+        assert_eq!(out, hex(MESSAGE_2));
+        assert!(session.is_some() && wire.is_empty());
+    }
+
+    #[test]
     fn noise_21_records_behind_message_3_stay_in_the_wire() {
         let mut side = responder();
         answer(&mut side, &hex(MESSAGE_1));
@@ -613,6 +757,7 @@ mod tests {
     fn a_replayed_third_message_fails_for_a_fresh_ephemeral_key() {
         let mut side = responder();
         side.state = State::AwaitFirst(Box::new(Xx::new(
+            Cipher::RUST_CRYPTO,
             &[],
             identity(Role::Responder).static_key,
             DhKey::from_secret(count_from(0x81)),
@@ -623,12 +768,15 @@ mod tests {
 
     /// Message 2 of a responder whose channel is right but whose payload is `payload`.
     fn second_with(payload: &NoiseHandshakePayload) -> BytesMut {
+        second_with_bytes(&payload.encode_to_vec())
+    }
+
+    fn second_with_bytes(payload: &[u8]) -> BytesMut {
         let mut xx = xx(Role::Responder);
         let their_ephemeral =
             xx.read_1(&mut BytesMut::from(&hex(MESSAGE_1)[2..])).expect("message 1");
         let mut out = BytesMut::new();
-        let payload = payload.encode_to_vec();
-        put_message(&mut out, |out| xx.write_2(&their_ephemeral, &payload, out)).expect("good");
+        put_message(&mut out, |out| xx.write_2(&their_ephemeral, payload, out)).expect("good");
         out
     }
 
@@ -646,13 +794,13 @@ mod tests {
         let bad = NoiseHandshakePayload { identity_sig: Some(other_key), ..good.clone() };
         assert_eq!(failure_of_second(&bad), SecurityError::Signature);
         let bad = NoiseHandshakePayload { identity_sig: Some(Vec::new()), ..good.clone() };
-        assert_eq!(failure_of_second(&bad), SecurityError::Signature);
+        assert_eq!(failure_of_second(&bad), SecurityError::Missing("identity_sig"));
         let mut long = vec![8, 1, 0x12, 33];
         long.extend([4; 33]);
         let bad = NoiseHandshakePayload { identity_key: Some(long), ..good };
         assert!(matches!(failure_of_second(&bad), SecurityError::IdentityKey(_)));
         let empty = NoiseHandshakePayload::default();
-        assert!(matches!(failure_of_second(&empty), SecurityError::IdentityKey(_)));
+        assert_eq!(failure_of_second(&empty), SecurityError::Missing("identity_key"));
     }
 
     /// Message 3 of an initiator whose channel is right but whose payload is `payload`.
@@ -679,8 +827,8 @@ mod tests {
     fn filling_payload(role: Role, overhead: usize) -> NoiseHandshakePayload {
         let good = payload::encode(&identity(role), &[YAMUX]);
         let mut payload = NoiseHandshakePayload::decode(&good[..]).expect("our own");
-        // Six bytes for the tag and length of the filler, and the longer lengths around it.
-        let filler = MESSAGE_LEN_MAX - overhead - good.len() - 6;
+        // Four bytes: the tag and length of the filler, and the longer length around it.
+        let filler = HANDSHAKE_MESSAGE_LEN_MAX - overhead - good.len() - 4;
         payload.extensions = Some(NoiseExtensions {
             webtransport_certhashes: vec![vec![0; filler]],
             stream_muxers: vec![YAMUX.to_string()],
@@ -691,7 +839,7 @@ mod tests {
     #[test]
     fn noise_14_a_second_message_of_the_greatest_length_is_read() {
         let message = second_with(&filling_payload(Role::Responder, MESSAGE_2_LEN_MIN));
-        assert_eq!(message.len(), PREFIX_LEN + MESSAGE_LEN_MAX);
+        assert_eq!(message.len(), PREFIX_LEN + HANDSHAKE_MESSAGE_LEN_MAX);
         let mut side = initiator();
         answer(&mut side, &[]);
         let (_, session) = advance(&mut side, &mut BytesMut::from(&message[..])).expect("good");
@@ -742,16 +890,55 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_of_the_longest_names_fits_a_message() {
-        let keypair = initiator_keypair();
-        let noise = crate::Noise::new(&keypair).expect("randomness");
-        let muxers: Vec<ProtocolId> = (0..200)
-            .map(|i| ProtocolId::new(&format!("/{i:01022}")).expect("1023 bytes"))
-            .collect();
-        let start = |role| noise.start_handshake(role, None, &muxers).expect("randomness");
-        let (a, b) = run(start(Role::Initiator), start(Role::Responder)).expect("good");
-        assert_eq!(a.muxer.as_ref(), muxers.first());
-        assert_eq!(b.muxer.as_ref(), muxers.first());
+    fn noise_28_an_offer_keeps_to_its_limits_and_is_taken_by_a_peer_with_the_same() {
+        let noise = crate::Noise::new(&initiator_keypair()).expect("randomness");
+        for (len, offered) in [(1_023, 4), (1_024, 0), (12, 32), (128, 32), (129, 31)] {
+            let name = |i| ProtocolId::new(&format!("/{i:0$}", len - 1));
+            let Ok(muxers) = (0..200).map(name).collect::<Result<Vec<_>, _>>() else {
+                assert_eq!(offered, 0, "no name has {len} bytes");
+                continue;
+            };
+            let start = |role| noise.start_handshake(role, None, &muxers).expect("randomness");
+            assert_eq!(start(Role::Initiator).muxers, muxers[..offered]);
+            let (a, b) = run(start(Role::Initiator), start(Role::Responder)).expect("good");
+            assert_eq!(a.muxer.as_ref(), muxers.first());
+            assert_eq!(b.muxer.as_ref(), muxers.first());
+        }
+    }
+
+    /// A payload full of tiny list entries: it was 2 MiB when it was decoded into lists.
+    #[test]
+    fn noise_13_27_a_payload_of_tiny_entries_costs_nothing_beyond_its_message() {
+        let good = payload::encode(&identity(Role::Responder), &[]);
+        let unsigned = good[..good.len() - 66].to_vec();
+        let room = HANDSHAKE_MESSAGE_LEN_MAX - MESSAGE_2_LEN_MIN;
+        for entry in [&[0x12, 0][..], &[0x0a, 0]] {
+            for (front, signed) in [(&good, true), (&unsigned, false)] {
+                let count = (room - front.len() - 4) / entry.len();
+                let mut payload = [&front[..], &[0x22]].concat();
+                p2p_core::varint::encode((count * entry.len()) as u64, &mut payload);
+                payload.extend(entry.repeat(count));
+                let mut wire = second_with_bytes(&payload);
+                assert!(wire.len() > HANDSHAKE_MESSAGE_LEN_MAX - 4);
+                let mut side = awaiting(2);
+                let mut out = BytesMut::new();
+                let mut outcome = None;
+                let held = allocation_counter::measure(|| {
+                    outcome = Some(side.advance(&mut wire, &mut out));
+                });
+                let outcome = outcome.expect("it ran");
+                if signed {
+                    // The list is too long, or there is none: the muxer is negotiated later.
+                    assert!(
+                        outcome.is_ok_and(|session| session.is_some_and(|s| s.muxer.is_none()))
+                    );
+                } else {
+                    assert_eq!(outcome.err(), Some(SecurityError::Missing("identity_sig")));
+                }
+                let most = if signed { 12_288 } else { 2_048 };
+                assert!(held.bytes_max <= most, "{entry:?}, {signed}: {held:?}");
+            }
+        }
     }
 
     #[test]

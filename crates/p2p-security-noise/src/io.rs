@@ -12,7 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{
     Noise,
-    limits::{RECEIVE_BUFFER_LEN, RECORD_PLAIN_LEN_MAX, SEND_BUFFER_LEN},
+    limits::{
+        HANDSHAKE_RECEIVED_LEN_MAX, RECEIVE_BUFFER_LEN, RECORD_PLAIN_LEN_MAX, SEND_BUFFER_LEN,
+    },
 };
 
 /// Why [`handshake()`] gave no channel.
@@ -41,8 +43,9 @@ pub enum HandshakeError {
 /// initiator should give it whenever it knows whom it dials. No multiplexer is offered inside
 /// the handshake; for that, use [`Security::start`](p2p_core::Security::start).
 ///
-/// The time is not limited here: put `tokio::time::timeout` around it. The bytes are: a peer can
-/// make this side hold [`RECEIVE_BUFFER_LEN`] of them.
+/// The time is not limited here: put `tokio::time::timeout` around it. The bytes are: until the
+/// peer has proven its identity, it can make this side hold
+/// [`HANDSHAKE_RECEIVED_LEN_MAX`] of them.
 ///
 /// # Errors
 /// [`HandshakeError`]; `io` is dropped, which for a socket closes it. Nothing is sent to the peer
@@ -64,16 +67,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut handshake = noise.start_handshake(role, expected, &[])?;
-    let mut wire = BytesMut::with_capacity(RECEIVE_BUFFER_LEN);
+    let mut wire = BytesMut::with_capacity(HANDSHAKE_RECEIVED_LEN_MAX);
     let mut out = BytesMut::new();
     loop {
         let session = handshake.advance(&mut wire, &mut out)?;
         io.write_all_buf(&mut out).await?;
         io.flush().await?;
         if let Some(session) = session {
-            return Ok(NoiseStream::new(io, session, wire));
+            return Ok(NoiseStream::new(io, session, &wire));
         }
-        let message = handshake.awaits().ok_or(SecurityError::Over)?;
+        let message = handshake.awaits()?;
         if io.read_buf(&mut wire).await? == 0 {
             return Err(HandshakeError::Closed { message });
         }
@@ -106,8 +109,11 @@ pub struct NoiseStream<S> {
 }
 
 impl<S> NoiseStream<S> {
-    fn new(io: S, session: Session, wire: BytesMut) -> (Self, PublicKey) {
+    /// `received` is what came behind the handshake.
+    fn new(io: S, session: Session, received: &[u8]) -> (Self, PublicKey) {
         let Session { peer, seal, open, .. } = session;
+        let mut wire = BytesMut::with_capacity(RECEIVE_BUFFER_LEN);
+        wire.extend_from_slice(received);
         let out = BytesMut::with_capacity(SEND_BUFFER_LEN);
         (Self { io, seal, open, wire, plain: Bytes::new(), out }, peer)
     }
@@ -259,7 +265,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        limits::MESSAGE_LEN_MAX,
+        cipher::Cipher,
+        limits::{HANDSHAKE_MESSAGE_LEN_MAX, MESSAGE_LEN_MAX},
         record::{Opener, PREFIX_LEN, Sealer},
         symmetric::CipherState,
     };
@@ -293,11 +300,11 @@ mod tests {
             Box::new(Sealer::new(cipher())),
             Box::new(Opener::new(cipher())),
         );
-        NoiseStream::new(io, session, BytesMut::with_capacity(RECEIVE_BUFFER_LEN)).0
+        NoiseStream::new(io, session, &[]).0
     }
 
     fn cipher() -> CipherState {
-        CipherState::with_counter([4; 32], 0)
+        CipherState::with_counter(Cipher::RUST_CRYPTO, [4; 32], 0)
     }
 
     fn put_record(cipher: &mut CipherState, plain: &[u8], wire: &mut BytesMut) {
@@ -407,7 +414,11 @@ mod tests {
     #[tokio::test]
     async fn noise_22_writing_fails_when_the_nonces_are_used_up() {
         let mut stream = stream(sink_and_nothing());
-        stream.seal = Box::new(Sealer::new(CipherState::with_counter([4; 32], u64::MAX)));
+        stream.seal = Box::new(Sealer::new(CipherState::with_counter(
+            Cipher::RUST_CRYPTO,
+            [4; 32],
+            u64::MAX,
+        )));
         let error = stream.write(b"x").await.expect_err("no nonce left");
         let cause = error.get_ref().and_then(|e| e.downcast_ref::<SecurityError>());
         assert_eq!(cause, Some(&SecurityError::NoncesExhausted));
@@ -525,15 +536,100 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_initiators_fail() {
+    async fn noise_03_two_initiators_fail() {
         let (a, b) = duplex(4_096);
         let (noise_a, noise_b) = (noise(1), noise(2));
         let (a, b) = tokio::join!(
             handshake(a, &noise_a, Role::Initiator, None),
             handshake(b, &noise_b, Role::Initiator, None),
         );
-        assert!(matches!(a, Err(HandshakeError::Security(SecurityError::Malformed(_)))));
-        assert!(matches!(b, Err(HandshakeError::Security(SecurityError::Malformed(_)))));
+        for outcome in [a, b] {
+            let Err(HandshakeError::Security(error)) = outcome else { panic!("{outcome:?}") };
+            let max = HANDSHAKE_MESSAGE_LEN_MAX;
+            let expected = SecurityError::HandshakeLen { message: 2, len: 32, min: 96, max };
+            assert_eq!(error, expected);
+        }
+    }
+
+    /// What the two sides of a handshake send: messages 1 and 3, and message 2.
+    fn conversation() -> (BytesMut, BytesMut) {
+        let start = |seed, role| noise(seed).start(role, None, &[]).expect("randomness");
+        let (mut a, mut b) = (start(1, Role::Initiator), start(2, Role::Responder));
+        let (mut forth, mut back) = (BytesMut::new(), BytesMut::new());
+        a.advance(&mut BytesMut::new(), &mut forth).expect("good");
+        b.advance(&mut forth.clone(), &mut back).expect("good");
+        a.advance(&mut back.clone(), &mut forth).expect("good");
+        (forth, back)
+    }
+
+    /// The initiator's own message 1 differs, so its last byte too is waited for in vain.
+    #[tokio::test]
+    async fn noise_24_the_end_inside_any_message_of_the_handshake_is_an_error() {
+        let (forth, back) = conversation();
+        for (role, theirs, first) in
+            [(Role::Responder, &forth, Some(34)), (Role::Initiator, &back, None)]
+        {
+            let noise = noise(2);
+            for len in 0..theirs.len() {
+                let outcome = handshake(join(&theirs[..len], sink()), &noise, role, None).await;
+                let awaited = match (role, first) {
+                    (Role::Responder, Some(first)) if len >= first => 3,
+                    (Role::Responder, _) => 1,
+                    (Role::Initiator, _) => 2,
+                };
+                let error = outcome.expect_err("truncated");
+                assert!(
+                    matches!(error, HandshakeError::Closed { message } if message == awaited),
+                    "{role:?} after {len} bytes: {error}"
+                );
+            }
+        }
+    }
+
+    /// A peer that sends as much as is taken of it, without having proven anything.
+    #[test]
+    fn noise_14_an_unproven_peer_makes_a_handshake_hold_at_most_18_kib() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let max = u16::try_from(HANDSHAKE_MESSAGE_LEN_MAX).expect("it fits the prefix");
+        let mut flood = vec![9; 200_000];
+        flood[..2].copy_from_slice(&max.to_be_bytes());
+        let (forth, _) = conversation();
+        let after_first = [&forth[..34], &flood].concat();
+        for (role, theirs) in [(Role::Initiator, &flood), (Role::Responder, &after_first)] {
+            let noise = noise(1);
+            for piece_len in [1, 100, 1_024, 200_000] {
+                let io = join(Pieces { rest: theirs, len: piece_len }, sink());
+                let mut outcome = None;
+                let held = allocation_counter::measure(|| {
+                    outcome = Some(runtime.block_on(handshake(io, &noise, role, None)));
+                });
+                let outcome = outcome.expect("it ran");
+                let decrypt = HandshakeError::Security(SecurityError::Decrypt).to_string();
+                assert_eq!(outcome.expect_err("not sealed").to_string(), decrypt, "{role:?}");
+                let most = u64::try_from(HANDSHAKE_RECEIVED_LEN_MAX + 2_048).expect("small");
+                assert!(held.bytes_max <= most, "{role:?}, {piece_len}: {held:?}");
+            }
+        }
+    }
+
+    /// Gives its bytes a piece at a time.
+    struct Pieces<'a> {
+        rest: &'a [u8],
+        len: usize,
+    }
+
+    impl AsyncRead for Pieces<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let len = self.len.min(self.rest.len()).min(buf.remaining());
+            let (piece, rest) = self.rest.split_at(len);
+            buf.put_slice(piece);
+            self.rest = rest;
+            Poll::Ready(Ok(()))
+        }
     }
 
     #[test]

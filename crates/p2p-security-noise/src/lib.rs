@@ -70,6 +70,8 @@
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)
 )]
 
+pub mod cipher;
+mod fields;
 mod handshake;
 mod io;
 pub mod limits;

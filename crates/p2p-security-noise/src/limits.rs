@@ -1,20 +1,34 @@
 //! The limits of this crate, as constants.
 //!
-//! During a handshake a peer can make this side hold one message of [`MESSAGE_LEN_MAX`] bytes
-//! and, while it is decoded, about 2 MiB of tiny list entries, which are gone when
-//! [`advance`](p2p_core::Handshake::advance) returns. Afterwards a
-//! [`NoiseStream`](crate::NoiseStream) holds [`RECEIVE_BUFFER_LEN`] and [`SEND_BUFFER_LEN`].
+//! During a handshake a peer, of whom nothing is proven yet, can make this side hold one message
+//! of [`HANDSHAKE_MESSAGE_LEN_MAX`] bytes. It is decrypted and decoded where it stands: nothing
+//! of it is copied before the signature in it is verified, and then at most [`MUXERS_MAX`]
+//! references. Afterwards a [`NoiseStream`](crate::NoiseStream) holds [`RECEIVE_BUFFER_LEN`] and
+//! [`SEND_BUFFER_LEN`].
 
-/// The longest handshake message or sealed record in bytes, without its 2-byte length prefix:
-/// what that prefix can say (NOISE-14).
+/// The longest sealed record in bytes, without its 2-byte length prefix: what that prefix can
+/// say (NOISE-14).
 pub const MESSAGE_LEN_MAX: usize = 65_535;
 
+/// The longest handshake message that is taken, in bytes, without its 2-byte length prefix.
+///
+/// The prefix could say 65,535, but a peer that has proven nothing yet gets no 64 KiB. What a
+/// peer can mean seriously is far shorter: an RSA key of 8192 bits and its signature (2112 bytes),
+/// 100 multiplexers with names of 64 bytes (6600), 32 certificate hashes of 34 bytes (1152), keys
+/// and tags (96): less than 10 KiB. A usual one has about 200 bytes, and one of an RSA identity of
+/// 4096 bits 1.2 KiB. The rest is for keys to come: one of ML-DSA-87 with its signature needs
+/// 7219 bytes.
+pub const HANDSHAKE_MESSAGE_LEN_MAX: usize = 16_384;
+
 /// The most plaintext in one record, in bytes: the rest is the tag (NOISE-15).
-pub const RECORD_PLAIN_LEN_MAX: usize = MESSAGE_LEN_MAX - crate::symmetric::TAG_LEN;
+pub const RECORD_PLAIN_LEN_MAX: usize = MESSAGE_LEN_MAX - crate::cipher::TAG_LEN;
 
 /// The most bytes a peer can send in a handshake, as either role, length prefixes included:
-/// the initiator's first message and a message of the longest length.
-pub const HANDSHAKE_RECEIVED_LEN_MAX: usize = 2 + crate::xx::MESSAGE_1_LEN + 2 + MESSAGE_LEN_MAX;
+/// the initiator's first message and a message of the longest length. It is also what
+/// [`handshake()`](crate::handshake()) holds for them, allocated once; memory that is never
+/// written to costs address space only.
+pub const HANDSHAKE_RECEIVED_LEN_MAX: usize =
+    2 + crate::xx::MESSAGE_1_LEN + 2 + HANDSHAKE_MESSAGE_LEN_MAX;
 
 /// How many empty records a peer may send in a row. They are legal and carry nothing; more than
 /// this end the channel, so that they cannot keep a reader busy for free.
@@ -24,12 +38,15 @@ pub const EMPTY_RECORDS_MAX: u32 = 1_000;
 /// as in go-libp2p (NOISE-31).
 pub const MUXERS_MAX: usize = 100;
 
-/// The most multiplexer names that are sent; the rest of a longer list is left out. With names
-/// of the greatest length they take half of a handshake message, so that every offer fits.
+/// The most multiplexer names that are sent; the rest of a longer list is left out.
 pub const MUXERS_OFFERED_MAX: usize = 32;
 
-/// What a [`NoiseStream`](crate::NoiseStream) and its handshake hold for bytes received, in
-/// bytes: two whole records, so that a record in part can always be completed in place and
+/// The most bytes of multiplexer names that are sent; what does not fit is left out, from the
+/// first name that does not. A peer with the same limits takes every offer of this length, next
+/// to an identity of any supported type.
+pub const MUXERS_OFFERED_LEN_MAX: usize = 4_096;
+
+/// What a [`NoiseStream`](crate::NoiseStream) holds for bytes received, in bytes: two whole records, so that a record in part can always be completed in place and
 /// the buffer never grows. Allocated once for each stream; memory that is never written to
 /// costs address space only.
 pub const RECEIVE_BUFFER_LEN: usize = 2 * (2 + MESSAGE_LEN_MAX);

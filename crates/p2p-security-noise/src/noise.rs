@@ -4,8 +4,9 @@ use bytes::Bytes;
 use p2p_core::{Handshake, Keypair, PeerId, ProtocolId, PublicKey, Role, Security, SecurityError};
 
 use crate::{
+    cipher::Cipher,
     handshake::NoiseHandshake,
-    limits::MUXERS_OFFERED_MAX,
+    limits::{MUXERS_OFFERED_LEN_MAX, MUXERS_OFFERED_MAX},
     payload,
     xx::{DhKey, Xx},
 };
@@ -35,6 +36,7 @@ use crate::{
 pub struct Noise {
     identity: Arc<Identity>,
     prologue: Bytes,
+    cipher: Cipher,
 }
 
 impl Noise {
@@ -45,7 +47,18 @@ impl Noise {
     /// [`SecurityError::OwnKey`] when `keypair` cannot sign it.
     pub fn new(keypair: &Keypair) -> Result<Self, SecurityError> {
         let identity = Identity::new(keypair, DhKey::generate()?)?;
-        Ok(Self { identity: Arc::new(identity), prologue: Bytes::new() })
+        let (prologue, cipher) = (Bytes::new(), Cipher::RUST_CRYPTO);
+        Ok(Self { identity: Arc::new(identity), prologue, cipher })
+    }
+
+    /// Sets the implementation of ChaCha20-Poly1305.
+    ///
+    /// Default: [`Cipher::RUST_CRYPTO`]. It costs nothing in memory, and the peer sees no
+    /// difference; [`cipher`](crate::cipher) says what there is.
+    #[must_use]
+    pub fn with_cipher(mut self, cipher: Cipher) -> Self {
+        self.cipher = cipher;
+        self
     }
 
     /// Sets the bytes that both sides must have in common before the first message; not sent.
@@ -67,8 +80,8 @@ impl Noise {
         muxers: &[ProtocolId],
     ) -> Result<NoiseHandshake, SecurityError> {
         let static_key = Arc::clone(&self.identity.static_key);
-        let xx = Xx::new(&self.prologue, static_key, DhKey::generate()?);
-        let muxers = muxers.iter().take(MUXERS_OFFERED_MAX).cloned().collect();
+        let xx = Xx::new(self.cipher, &self.prologue, static_key, DhKey::generate()?);
+        let muxers = offered(muxers).to_vec();
         Ok(NoiseHandshake::new(role, xx, Arc::clone(&self.identity), expected.copied(), muxers))
     }
 }
@@ -81,7 +94,7 @@ impl Security for Noise {
 
     /// Begins a handshake. An initiator with `expected` fails after message 2, before it shows
     /// its own identity; a responder can only compare after message 3. Of `muxers` the first
-    /// [`MUXERS_OFFERED_MAX`] are offered.
+    /// are offered, [`MUXERS_OFFERED_MAX`] and [`MUXERS_OFFERED_LEN_MAX`] bytes at most.
     ///
     /// # Errors
     /// [`SecurityError::Randomness`] when the system gives none for the ephemeral key.
@@ -97,8 +110,22 @@ impl Security for Noise {
 
 impl fmt::Debug for Noise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Noise").field("identity", &self.identity.public_key).finish_non_exhaustive()
+        f.debug_struct("Noise")
+            .field("identity", &self.identity.public_key)
+            .field("cipher", &self.cipher)
+            .finish_non_exhaustive()
     }
+}
+
+/// The front of `muxers` that keeps to the limits of an offer.
+fn offered(muxers: &[ProtocolId]) -> &[ProtocolId] {
+    let mut left = MUXERS_OFFERED_LEN_MAX;
+    let fitting = muxers.iter().take(MUXERS_OFFERED_MAX).take_while(|muxer| {
+        let rest = left.checked_sub(muxer.as_str().len());
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    });
+    muxers.split_at(fitting.count()).0
 }
 
 /// Who this side is, bound to its static key by a signature.
@@ -126,7 +153,10 @@ mod tests {
         let keypair = Keypair::from_ed25519_seed(&[1; 32]);
         let noise = Noise::new(&keypair).expect("randomness").with_prologue("prologue");
         let peer = keypair.public().peer_id();
-        assert_eq!(format!("{noise:?}"), format!("Noise {{ identity: PublicKey({peer}), .. }}"));
+        assert_eq!(
+            format!("{noise:?}"),
+            format!("Noise {{ identity: PublicKey({peer}), cipher: Cipher(RustCrypto), .. }}")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use p2p_core::{ProtocolId, PublicKey, Role, SecurityError};
 use prost::Message;
 
 use crate::{
+    fields::Fields,
     limits::MUXERS_MAX,
     noise::Identity,
     proto::{NoiseExtensions, NoiseHandshakePayload},
@@ -12,6 +13,13 @@ use crate::{
 
 /// Stands before the static key in what the identity signs (NOISE-08).
 const SIGNATURE_PREFIX: &[u8] = b"noise-libp2p-static-key:";
+
+/// Field numbers of `NoiseHandshakePayload`.
+const IDENTITY_KEY: u64 = 1;
+const IDENTITY_SIG: u64 = 2;
+const EXTENSIONS: u64 = 4;
+/// Field number of `NoiseExtensions`; 1 are WebTransport's certificate hashes.
+const STREAM_MUXERS: u64 = 2;
 
 /// What an identity signs to bind itself to a static key.
 pub(crate) fn to_be_signed(static_key: &[u8; POINT_LEN]) -> Vec<u8> {
@@ -31,35 +39,52 @@ pub(crate) fn encode(identity: &Identity, muxers: &[ProtocolId]) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// A payload whose signature was good; before that nothing of it is used (NOISE-13).
-#[derive(Debug)]
-pub(crate) struct Verified {
-    pub(crate) peer: PublicKey,
-    /// What the peer offers, best first. Empty stands for no list.
-    pub(crate) muxers: Vec<String>,
-}
-
-/// Decodes the peer's payload and checks that its identity has signed `static_key`, the key that
-/// the handshake has delivered (NOISE-09).
+/// The identity of a payload, once its signature over `static_key`, the key that the handshake
+/// has delivered, was good (NOISE-09). Nothing else of it is looked at before that (NOISE-13).
 pub(crate) fn verify(
     payload: &[u8],
     static_key: &[u8; POINT_LEN],
-) -> Result<Verified, SecurityError> {
-    let payload = NoiseHandshakePayload::decode(payload)
-        .map_err(|e| SecurityError::Malformed(e.to_string()))?;
-    let key = payload
-        .identity_key
-        .filter(|key| !key.is_empty())
-        .ok_or_else(|| SecurityError::IdentityKey("it is missing".into()))?;
-    let peer =
-        PublicKey::from_protobuf(&key).map_err(|e| SecurityError::IdentityKey(e.to_string()))?;
-    let signature = payload.identity_sig.ok_or(SecurityError::Signature)?;
-    peer.verify(&to_be_signed(static_key), &signature).map_err(|_| SecurityError::Signature)?;
-    let mut muxers = payload.extensions.unwrap_or_default().stream_muxers;
-    if muxers.len() > MUXERS_MAX {
-        muxers.clear();
+) -> Result<PublicKey, SecurityError> {
+    let (mut identity_key, mut identity_sig) = (&[][..], &[][..]);
+    for field in Fields::of(payload) {
+        match field? {
+            (IDENTITY_KEY, value) => identity_key = value,
+            (IDENTITY_SIG, value) => identity_sig = value,
+            _ => {}
+        }
     }
-    Ok(Verified { peer, muxers })
+    if identity_key.is_empty() {
+        return Err(SecurityError::Missing("identity_key"));
+    }
+    if identity_sig.is_empty() {
+        return Err(SecurityError::Missing("identity_sig"));
+    }
+    let peer = PublicKey::from_protobuf(identity_key)
+        .map_err(|e| SecurityError::IdentityKey(e.to_string()))?;
+    peer.verify(&to_be_signed(static_key), identity_sig).map_err(|_| SecurityError::Signature)?;
+    Ok(peer)
+}
+
+/// What a verified payload offers, best first. Empty stands for no list.
+pub(crate) fn muxers(payload: &[u8]) -> Result<Vec<&str>, SecurityError> {
+    let mut muxers = Vec::new();
+    for field in Fields::of(payload) {
+        let (EXTENSIONS, extensions) = field? else {
+            continue;
+        };
+        for field in Fields::of(extensions) {
+            let (STREAM_MUXERS, name) = field? else {
+                continue;
+            };
+            if muxers.len() == MUXERS_MAX {
+                return Ok(Vec::new());
+            }
+            muxers.push(str::from_utf8(name).map_err(|_| {
+                SecurityError::Malformed("the name of a multiplexer is not UTF-8".into())
+            })?);
+        }
+    }
+    Ok(muxers)
 }
 
 /// The first multiplexer of the initiator's list that the responder lists too (NOISE-28); `None`
@@ -67,20 +92,20 @@ pub(crate) fn verify(
 pub(crate) fn agree_muxer(
     role: Role,
     ours: &[ProtocolId],
-    theirs: Vec<String>,
+    theirs: &[&str],
 ) -> Result<Option<ProtocolId>, SecurityError> {
     if ours.is_empty() || theirs.is_empty() {
         return Ok(None);
     }
     let common = match role {
-        Role::Initiator => ours.iter().find(|our| theirs.iter().any(|their| their == our.as_str())),
+        Role::Initiator => ours.iter().find(|our| theirs.contains(&our.as_str())),
         Role::Responder => {
-            theirs.iter().find_map(|their| ours.iter().find(|our| our.as_str() == their))
+            theirs.iter().find_map(|their| ours.iter().find(|our| our.as_str() == *their))
         }
     };
     match common {
         Some(muxer) => Ok(Some(muxer.clone())),
-        None => Err(SecurityError::NoCommonMuxer(theirs)),
+        None => Err(SecurityError::NoCommonMuxer(theirs.iter().copied().map(Into::into).collect())),
     }
 }
 
@@ -98,7 +123,7 @@ mod tests {
             .expect("signs")
     }
 
-    fn verify_own(payload: &NoiseHandshakePayload) -> Result<Verified, SecurityError> {
+    fn verify_own(payload: &NoiseHandshakePayload) -> Result<PublicKey, SecurityError> {
         verify(&payload.encode_to_vec(), identity().static_key.public())
     }
 
@@ -111,22 +136,17 @@ mod tests {
         names.iter().map(|name| ProtocolId::from_static(name)).collect()
     }
 
-    fn texts(names: &[&str]) -> Vec<String> {
-        names.iter().map(ToString::to_string).collect()
-    }
-
     #[test]
     fn noise_09_our_own_payload_verifies() {
-        let verified = verify_own(&good()).expect("good");
-        assert_eq!(verified.peer, identity().public_key);
-        assert!(verified.muxers.is_empty());
+        assert_eq!(verify_own(&good()), Ok(identity().public_key));
+        assert_eq!(muxers(&encode(&identity(), &[])), Ok(Vec::new()));
     }
 
     #[test]
     fn noise_09_a_missing_or_empty_key_is_refused() {
         for identity_key in [None, Some(Vec::new())] {
             let error = verify_own(&NoiseHandshakePayload { identity_key, ..good() });
-            assert_eq!(error.err(), Some(SecurityError::IdentityKey("it is missing".into())));
+            assert_eq!(error, Err(SecurityError::Missing("identity_key")));
         }
     }
 
@@ -140,13 +160,37 @@ mod tests {
         }
     }
 
-    /// CVE-2019-15545: any bytes of the right length were taken for a signature.
     #[test]
-    fn noise_09_a_missing_empty_or_wrong_signature_is_refused() {
-        for identity_sig in [None, Some(Vec::new()), Some(vec![0; 64]), Some(vec![1; 65])] {
+    fn noise_09_a_missing_or_empty_signature_is_refused() {
+        for identity_sig in [None, Some(Vec::new())] {
             let error = verify_own(&NoiseHandshakePayload { identity_sig, ..good() });
-            assert_eq!(error.err(), Some(SecurityError::Signature));
+            assert_eq!(error, Err(SecurityError::Missing("identity_sig")));
         }
+    }
+
+    /// RUSTSEC-2019-0004: any bytes of the right length were taken for a signature.
+    #[test]
+    fn cve_2019_15545_noise_09_a_wrong_signature_is_refused_whatever_its_length() {
+        let right = good().identity_sig.expect("there");
+        let mut flipped = right.clone();
+        flipped[40] ^= 1;
+        let longer = [&right[..], &[0]].concat();
+        for wrong in [vec![0; 64], vec![1; 65], vec![0], flipped, right[..63].to_vec(), longer] {
+            let error = verify_own(&NoiseHandshakePayload { identity_sig: Some(wrong), ..good() });
+            assert_eq!(error, Err(SecurityError::Signature));
+        }
+    }
+
+    /// As protobuf has it: of a field that comes twice the last one counts.
+    #[test]
+    fn noise_09_a_second_key_or_signature_takes_the_place_of_the_first() {
+        let other = Keypair::from_ed25519_seed(&[2; 32]).public().to_protobuf();
+        let twice = [vec![0x0a, 36], other, encode(&identity(), &[])].concat();
+        let static_key = *identity().static_key.public();
+        assert_eq!(verify(&twice, &static_key), Ok(identity().public_key));
+        let unsigned = [encode(&identity(), &[]), vec![0x12, 0]].concat();
+        let missing = SecurityError::Missing("identity_sig");
+        assert_eq!(verify(&unsigned, &static_key), Err(missing));
     }
 
     #[test]
@@ -178,8 +222,8 @@ mod tests {
         bytes.extend([0x1a, 3, 1, 2, 3]); // 3: data
         bytes.extend([0x82, 0x40, 1, 9]); // 1032: an experiment
         bytes.extend([0x22, 3, 0x1a, 1, 0]); // 4: extensions with py's field 3
-        let verified = verify(&bytes, identity().static_key.public()).expect("good");
-        assert_eq!(verified.muxers, texts(&["/yamux/1.0.0"]));
+        assert_eq!(verify(&bytes, identity().static_key.public()), Ok(identity().public_key));
+        assert_eq!(muxers(&bytes), Ok(vec!["/yamux/1.0.0"]));
     }
 
     #[test]
@@ -201,15 +245,14 @@ mod tests {
                 }),
                 ..good()
             };
-            assert_eq!(verify_own(&payload).expect("good").muxers.len(), kept);
+            assert_eq!(muxers(&payload.encode_to_vec()).map(|muxers| muxers.len()), Ok(kept));
         }
     }
 
     #[test]
     fn noise_28_the_initiators_order_decides() {
         let ours = names(&["/a", "/b", "/c"]);
-        let theirs = || texts(&["/x", "/c", "/b"]);
-        let agreed = |role| agree_muxer(role, &ours, theirs()).expect("in common");
+        let agreed = |role| agree_muxer(role, &ours, &["/x", "/c", "/b"]).expect("in common");
         assert_eq!(agreed(Role::Initiator), Some(ProtocolId::from_static("/b")));
         assert_eq!(agreed(Role::Responder), Some(ProtocolId::from_static("/c")));
     }
@@ -217,16 +260,16 @@ mod tests {
     #[test]
     fn noise_29_no_list_on_either_side_agrees_on_nothing() {
         for role in [Role::Initiator, Role::Responder] {
-            assert_eq!(agree_muxer(role, &[], texts(&["/a"])), Ok(None));
-            assert_eq!(agree_muxer(role, &names(&["/a"]), Vec::new()), Ok(None));
+            assert_eq!(agree_muxer(role, &[], &["/a"]), Ok(None));
+            assert_eq!(agree_muxer(role, &names(&["/a"]), &[]), Ok(None));
         }
     }
 
     #[test]
     fn noise_30_nothing_in_common_is_an_error() {
         for role in [Role::Initiator, Role::Responder] {
-            let error = agree_muxer(role, &names(&["/a"]), texts(&["/b"]));
-            assert_eq!(error, Err(SecurityError::NoCommonMuxer(texts(&["/b"]))));
+            let error = agree_muxer(role, &names(&["/a"]), &["/b"]);
+            assert_eq!(error, Err(SecurityError::NoCommonMuxer(vec!["/b".into()])));
         }
     }
 }

@@ -4,8 +4,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_core::{Open, Opened, Seal, SecurityError};
 
 use crate::{
+    cipher::TAG_LEN,
     limits::{EMPTY_RECORDS_MAX, RECORD_PLAIN_LEN_MAX},
-    symmetric::{CipherState, TAG_LEN},
+    symmetric::CipherState,
 };
 
 /// Length of the length in front of every message, in bytes.
@@ -68,16 +69,17 @@ fn copy(plain: &mut dyn Buf, len: usize, out: &mut BytesMut) {
     }
 }
 
-/// The receiving direction. A failure is for ever: nothing behind it can be trusted (NOISE-23).
+/// The receiving direction. A failure is for ever, and told again by every call: nothing behind it
+/// can be trusted (NOISE-23).
 pub(crate) struct Opener {
     cipher: CipherState,
     empty_in_a_row: u32,
-    failed: bool,
+    failure: Option<SecurityError>,
 }
 
 impl Opener {
     pub(crate) fn new(cipher: CipherState) -> Self {
-        Self { cipher, empty_in_a_row: 0, failed: false }
+        Self { cipher, empty_in_a_row: 0, failure: None }
     }
 
     fn open_record(&mut self, wire: &mut BytesMut) -> Result<Opened, SecurityError> {
@@ -114,10 +116,10 @@ impl Opener {
 
 impl Open for Opener {
     fn open(&mut self, wire: &mut BytesMut) -> Result<Opened, SecurityError> {
-        if self.failed {
-            return Err(SecurityError::Decrypt);
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
         }
-        self.open_record(wire).inspect_err(|_| self.failed = true)
+        self.open_record(wire).inspect_err(|failure| self.failure = Some(failure.clone()))
     }
 }
 
@@ -126,14 +128,17 @@ mod tests {
     use p2p_core::Gather;
 
     use super::*;
-    use crate::limits::MESSAGE_LEN_MAX;
+    use crate::{
+        cipher::{ALL, Cipher},
+        limits::MESSAGE_LEN_MAX,
+    };
 
     const KEY: [u8; 32] = [3; 32];
 
-    fn pair() -> (Sealer, Opener) {
+    fn pair(cipher: Cipher) -> (Sealer, Opener) {
         (
-            Sealer::new(CipherState::with_counter(KEY, 0)),
-            Opener::new(CipherState::with_counter(KEY, 0)),
+            Sealer::new(CipherState::with_counter(cipher, KEY, 0)),
+            Opener::new(CipherState::with_counter(cipher, KEY, 0)),
         )
     }
 
@@ -163,165 +168,201 @@ mod tests {
 
     #[test]
     fn noise_15_records_are_filled_and_hold_at_most_65519_bytes() {
-        for (len, records) in [
-            (0, vec![]),
-            (1, vec![1]),
-            (65_519, vec![65_519]),
-            (65_520, vec![65_519, 1]),
-            (200_000, vec![65_519, 65_519, 65_519, 3_443]),
-        ] {
-            let (mut sealer, mut opener) = pair();
-            let plain = pattern(len);
-            let mut wire = sealed(&mut sealer, &plain);
-            assert_eq!(wire.len(), len + records.len() * OVERHEAD);
-            let mut all = Vec::new();
-            for expected in records {
-                let record = opened(&mut opener, &mut wire);
-                assert_eq!(record.len(), expected);
-                all.extend_from_slice(&record);
+        for &cipher in ALL {
+            for (len, records) in [
+                (0, vec![]),
+                (1, vec![1]),
+                (65_519, vec![65_519]),
+                (65_520, vec![65_519, 1]),
+                (200_000, vec![65_519, 65_519, 65_519, 3_443]),
+            ] {
+                let (mut sealer, mut opener) = pair(cipher);
+                let plain = pattern(len);
+                let mut wire = sealed(&mut sealer, &plain);
+                assert_eq!(wire.len(), len + records.len() * OVERHEAD);
+                let mut all = Vec::new();
+                for expected in records {
+                    let record = opened(&mut opener, &mut wire);
+                    assert_eq!(record.len(), expected);
+                    all.extend_from_slice(&record);
+                }
+                assert!(wire.is_empty() && all == plain);
+                assert!(matches!(opener.open(&mut wire), Ok(Opened::Incomplete(2))));
             }
-            assert!(wire.is_empty() && all == plain);
-            assert!(matches!(opener.open(&mut wire), Ok(Opened::Incomplete(2))));
         }
     }
 
     #[test]
     fn noise_15_a_rope_is_gathered_into_one_record_and_bytes_before_it_are_kept() {
-        let (mut sealer, mut opener) = pair();
-        let mut rope = Gather::new();
-        rope.push(Bytes::from_static(b"hel"));
-        rope.push(Bytes::from_static(b"lo"));
-        let mut wire = BytesMut::from(&b"before"[..]);
-        sealer.seal(&mut rope, &mut wire).expect("nonces left");
-        assert!(rope.is_empty());
-        assert_eq!(wire.split_to(6), b"before"[..]);
-        assert_eq!(opened(&mut opener, &mut wire), "hello");
+        for &cipher in ALL {
+            let (mut sealer, mut opener) = pair(cipher);
+            let mut rope = Gather::new();
+            rope.push(Bytes::from_static(b"hel"));
+            rope.push(Bytes::from_static(b"lo"));
+            let mut wire = BytesMut::from(&b"before"[..]);
+            sealer.seal(&mut rope, &mut wire).expect("nonces left");
+            assert!(rope.is_empty());
+            assert_eq!(wire.split_to(6), b"before"[..]);
+            assert_eq!(opened(&mut opener, &mut wire), "hello");
+        }
     }
 
     #[test]
     fn seal_allocates_once_and_open_copies_nothing() {
-        let (mut sealer, mut opener) = pair();
-        let mut wire = BytesMut::new();
-        sealer.seal(&mut &pattern(200_000)[..], &mut wire).expect("nonces left");
-        assert_eq!(wire.capacity(), wire.len());
-        let at = wire.as_ptr().wrapping_add(PREFIX_LEN);
-        assert_eq!(opened(&mut opener, &mut wire).as_ptr(), at);
+        for &cipher in ALL {
+            let (mut sealer, mut opener) = pair(cipher);
+            let mut wire = BytesMut::new();
+            sealer.seal(&mut &pattern(200_000)[..], &mut wire).expect("nonces left");
+            assert_eq!(wire.capacity(), wire.len());
+            let at = wire.as_ptr().wrapping_add(PREFIX_LEN);
+            assert_eq!(opened(&mut opener, &mut wire).as_ptr(), at);
+        }
     }
 
     #[test]
     fn noise_18_incomplete_says_how_many_bytes_are_missing() {
-        let (mut sealer, mut opener) = pair();
-        let whole = sealed(&mut sealer, &pattern(300));
-        for len in 0..whole.len() {
-            let mut wire = BytesMut::from(&whole[..len]);
-            let missing = if len < 2 { 2 - len } else { whole.len() - len };
-            let found = opener.open(&mut wire);
-            assert!(matches!(found, Ok(Opened::Incomplete(count)) if count == missing), "{len}");
-            assert_eq!(wire, whole[..len]);
+        for &cipher in ALL {
+            let (mut sealer, mut opener) = pair(cipher);
+            let whole = sealed(&mut sealer, &pattern(300));
+            for len in 0..whole.len() {
+                let mut wire = BytesMut::from(&whole[..len]);
+                let missing = if len < 2 { 2 - len } else { whole.len() - len };
+                let found = opener.open(&mut wire);
+                assert!(
+                    matches!(found, Ok(Opened::Incomplete(count)) if count == missing),
+                    "{len}"
+                );
+                assert_eq!(wire, whole[..len]);
+            }
+            assert_eq!(opened(&mut opener, &mut whole.clone()), pattern(300));
         }
-        assert_eq!(opened(&mut opener, &mut whole.clone()), pattern(300));
     }
 
     #[test]
     fn noise_18_every_record_size_from_16_to_65535_is_accepted() {
-        let (mut sealer, mut opener) = pair();
-        assert_eq!(opened(&mut opener, &mut empty(&mut sealer)), "");
-        for len in [1, 2, 64_511, RECORD_PLAIN_LEN_MAX] {
-            assert_eq!(opened(&mut opener, &mut sealed(&mut sealer, &pattern(len))).len(), len);
+        for &cipher in ALL {
+            let (mut sealer, mut opener) = pair(cipher);
+            assert_eq!(opened(&mut opener, &mut empty(&mut sealer)), "");
+            for len in [1, 2, 64_511, RECORD_PLAIN_LEN_MAX] {
+                assert_eq!(opened(&mut opener, &mut sealed(&mut sealer, &pattern(len))).len(), len);
+            }
+            assert_eq!(RECORD_PLAIN_LEN_MAX + TAG_LEN, MESSAGE_LEN_MAX);
         }
-        assert_eq!(RECORD_PLAIN_LEN_MAX + TAG_LEN, MESSAGE_LEN_MAX);
     }
 
     #[test]
     fn noise_18_records_shorter_than_a_tag_are_fatal_before_they_are_whole() {
-        for len in 0..16u8 {
-            let (_, mut opener) = pair();
-            let mut wire = BytesMut::from(&[0, len][..]);
-            let expected = SecurityError::RecordLen { len: len.into(), min: 16 };
-            assert_eq!(opener.open(&mut wire).err(), Some(expected));
+        for &cipher in ALL {
+            for len in 0..16u8 {
+                let (_, mut opener) = pair(cipher);
+                let mut wire = BytesMut::from(&[0, len][..]);
+                let expected = SecurityError::RecordLen { len: len.into(), min: 16 };
+                assert_eq!(opener.open(&mut wire).err(), Some(expected));
+            }
         }
     }
 
     #[test]
     fn noise_18_a_thousand_empty_records_in_a_row_but_no_more() {
-        let (mut sealer, mut opener) = pair();
-        for _ in 0..2 {
+        for &cipher in ALL {
+            let (mut sealer, mut opener) = pair(cipher);
+            for _ in 0..2 {
+                for _ in 0..EMPTY_RECORDS_MAX {
+                    assert_eq!(opened(&mut opener, &mut empty(&mut sealer)), "");
+                }
+                assert_eq!(opened(&mut opener, &mut sealed(&mut sealer, b"x")), "x");
+            }
             for _ in 0..EMPTY_RECORDS_MAX {
                 assert_eq!(opened(&mut opener, &mut empty(&mut sealer)), "");
             }
-            assert_eq!(opened(&mut opener, &mut sealed(&mut sealer, b"x")), "x");
+            let error = opener.open(&mut empty(&mut sealer)).err();
+            assert_eq!(error, Some(SecurityError::EmptyRecords(EMPTY_RECORDS_MAX)));
+            let error = opener.open(&mut sealed(&mut sealer, b"x")).err();
+            assert_eq!(error, Some(SecurityError::EmptyRecords(EMPTY_RECORDS_MAX)));
         }
-        for _ in 0..EMPTY_RECORDS_MAX {
-            assert_eq!(opened(&mut opener, &mut empty(&mut sealer)), "");
-        }
-        let error = opener.open(&mut empty(&mut sealer)).err();
-        assert_eq!(error, Some(SecurityError::EmptyRecords(EMPTY_RECORDS_MAX)));
-        let error = opener.open(&mut sealed(&mut sealer, b"x")).err();
-        assert_eq!(error, Some(SecurityError::Decrypt));
     }
 
     #[test]
     fn noise_23_a_changed_byte_is_fatal_wherever_it_is() {
-        let (mut sealer, _) = pair();
-        let whole = sealed(&mut sealer, b"hello");
-        for at in 0..whole.len() {
-            for bit in 0..8 {
-                let (_, mut opener) = pair();
-                let mut wire = whole.clone();
-                wire[at] ^= 1 << bit;
-                // A record that claims to be longer waits; then it fails as well.
-                if matches!(opener.open(&mut wire), Ok(Opened::Incomplete(_))) {
-                    assert!(at < PREFIX_LEN, "byte {at}");
-                    wire.resize(PREFIX_LEN + MESSAGE_LEN_MAX, 0);
-                    assert_eq!(opener.open(&mut wire).err(), Some(SecurityError::Decrypt));
+        for &cipher in ALL {
+            let (mut sealer, _) = pair(cipher);
+            let whole = sealed(&mut sealer, b"hello");
+            for at in 0..whole.len() {
+                for bit in 0..8 {
+                    let (_, mut opener) = pair(cipher);
+                    let mut wire = whole.clone();
+                    wire[at] ^= 1 << bit;
+                    let error = match opener.open(&mut wire) {
+                        // A record that claims to be longer waits; then it fails as well.
+                        Ok(Opened::Incomplete(_)) => {
+                            assert!(at < PREFIX_LEN, "byte {at}");
+                            wire.resize(PREFIX_LEN + MESSAGE_LEN_MAX, 0);
+                            opener.open(&mut wire).err()
+                        }
+                        found => found.err(),
+                    };
+                    let short = SecurityError::RecordLen { len: 21 ^ (1 << bit), min: 16 };
+                    let in_len = at == 1 && bit == 4;
+                    let expected = if in_len { short } else { SecurityError::Decrypt };
+                    assert_eq!(error.as_ref(), Some(&expected), "byte {at}, bit {bit}");
+                    assert_eq!(opener.open(&mut wire).err(), Some(expected));
                 }
-                assert_eq!(opener.open(&mut wire).err(), Some(SecurityError::Decrypt));
             }
         }
     }
 
     #[test]
     fn noise_23_it_never_resynchronises() {
-        let (mut sealer, mut opener) = pair();
-        let mut forged = BytesMut::zeroed(40);
-        forged[1] = 38;
-        assert_eq!(opener.open(&mut forged).err(), Some(SecurityError::Decrypt));
-        let mut good = sealed(&mut sealer, b"good");
-        assert_eq!(opener.open(&mut good).err(), Some(SecurityError::Decrypt));
+        for &cipher in ALL {
+            let (mut sealer, mut opener) = pair(cipher);
+            let mut forged = BytesMut::zeroed(40);
+            forged[1] = 38;
+            assert_eq!(opener.open(&mut forged).err(), Some(SecurityError::Decrypt));
+            let mut good = sealed(&mut sealer, b"good");
+            assert_eq!(opener.open(&mut good).err(), Some(SecurityError::Decrypt));
+        }
     }
 
     #[test]
     fn noise_16_replayed_and_reordered_records_fail() {
-        let (mut sealer, mut opener) = pair();
-        let first = sealed(&mut sealer, b"first");
-        let second = sealed(&mut sealer, b"second");
-        assert_eq!(opened(&mut opener, &mut first.clone()), "first");
-        assert_eq!(opener.open(&mut first.clone()).err(), Some(SecurityError::Decrypt));
-        let (_, mut opener) = pair();
-        assert_eq!(opener.open(&mut second.clone()).err(), Some(SecurityError::Decrypt));
+        for &cipher in ALL {
+            let (mut sealer, mut opener) = pair(cipher);
+            let first = sealed(&mut sealer, b"first");
+            let second = sealed(&mut sealer, b"second");
+            assert_eq!(opened(&mut opener, &mut first.clone()), "first");
+            assert_eq!(opener.open(&mut first.clone()).err(), Some(SecurityError::Decrypt));
+            let (_, mut opener) = pair(cipher);
+            assert_eq!(opener.open(&mut second.clone()).err(), Some(SecurityError::Decrypt));
+        }
     }
 
     #[test]
     fn noise_22_sealing_stops_before_the_last_nonce_with_whole_records_only() {
-        let mut sealer = Sealer::new(CipherState::with_counter(KEY, u64::MAX - 1));
-        let mut opener = Opener::new(CipherState::with_counter(KEY, u64::MAX - 1));
-        let mut wire = BytesMut::new();
-        let error = sealer.seal(&mut &pattern(RECORD_PLAIN_LEN_MAX + 1)[..], &mut wire);
-        assert_eq!(error, Err(SecurityError::NoncesExhausted));
-        assert_eq!(wire.len(), PREFIX_LEN + MESSAGE_LEN_MAX);
-        assert_eq!(sealer.seal(&mut &b"x"[..], &mut wire), Err(SecurityError::NoncesExhausted));
-        assert_eq!(wire.len(), PREFIX_LEN + MESSAGE_LEN_MAX);
-        assert_eq!(opened(&mut opener, &mut wire).len(), RECORD_PLAIN_LEN_MAX);
+        for &cipher in ALL {
+            let mut sealer = Sealer::new(CipherState::with_counter(cipher, KEY, u64::MAX - 1));
+            let mut opener = Opener::new(CipherState::with_counter(cipher, KEY, u64::MAX - 1));
+            let mut wire = BytesMut::new();
+            let error = sealer.seal(&mut &pattern(RECORD_PLAIN_LEN_MAX + 1)[..], &mut wire);
+            assert_eq!(error, Err(SecurityError::NoncesExhausted));
+            assert_eq!(wire.len(), PREFIX_LEN + MESSAGE_LEN_MAX);
+            assert_eq!(sealer.seal(&mut &b"x"[..], &mut wire), Err(SecurityError::NoncesExhausted));
+            assert_eq!(wire.len(), PREFIX_LEN + MESSAGE_LEN_MAX);
+            assert_eq!(opened(&mut opener, &mut wire).len(), RECORD_PLAIN_LEN_MAX);
+        }
     }
 
     #[test]
     fn noise_22_opening_stops_before_the_last_nonce() {
-        let mut sealer = Sealer::new(CipherState::with_counter(KEY, u64::MAX - 1));
-        let mut opener = Opener::new(CipherState::with_counter(KEY, u64::MAX - 1));
-        assert_eq!(opened(&mut opener, &mut sealed(&mut sealer, b"last")), "last");
-        let mut more = BytesMut::zeroed(40);
-        more[1] = 38;
-        assert_eq!(opener.open(&mut more).err(), Some(SecurityError::NoncesExhausted));
-        assert_eq!(opener.open(&mut more).err(), Some(SecurityError::Decrypt));
+        for &cipher in ALL {
+            let mut sealer = Sealer::new(CipherState::with_counter(cipher, KEY, u64::MAX - 1));
+            let mut opener = Opener::new(CipherState::with_counter(cipher, KEY, u64::MAX - 1));
+            assert_eq!(opened(&mut opener, &mut sealed(&mut sealer, b"last")), "last");
+            let mut more = BytesMut::zeroed(40);
+            more[1] = 38;
+            for _ in 0..2 {
+                let error = opener.open(&mut more).err();
+                assert_eq!(error, Some(SecurityError::NoncesExhausted));
+            }
+        }
     }
 }

@@ -1,16 +1,16 @@
-//! Noise's two symmetric objects (Noise, sections 5.1 and 5.2), for ChaChaPoly and SHA-256.
+//! Noise's two symmetric objects (Noise, sections 5.1 and 5.2), for ChaChaPoly (by the cipher that
+//! is given) and SHA-256.
 
 use bytes::BytesMut;
-use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit, Nonce, Tag};
 use hkdf::Hkdf;
 use p2p_core::SecurityError;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// Length of Poly1305's tag in bytes.
-pub(crate) const TAG_LEN: usize = 16;
-/// Length of a key, a hash and a chaining key in bytes.
-const HASH_LEN: usize = 32;
+use crate::cipher::{Cipher, CipherKey, KEY_LEN, NONCE_LEN, TAG_LEN};
+
+/// Length of a hash and a chaining key in bytes: that of a key, too.
+const HASH_LEN: usize = KEY_LEN;
 /// Of exactly the hash's length, so it is the first hash itself (NOISE-02).
 const PROTOCOL_NAME: [u8; HASH_LEN] = *b"Noise_XX_25519_ChaChaPoly_SHA256";
 
@@ -19,18 +19,18 @@ const PROTOCOL_NAME: [u8; HASH_LEN] = *b"Noise_XX_25519_ChaChaPoly_SHA256";
 /// The counter only moves when a message was good (CVE-2024-58265), and its last value is
 /// never used (CVE-2021-4239).
 pub(crate) struct CipherState {
-    cipher: ChaCha20Poly1305,
+    key: Box<dyn CipherKey>,
     counter: u64,
 }
 
 impl CipherState {
-    fn new(key: &[u8; HASH_LEN]) -> Self {
-        Self { cipher: ChaCha20Poly1305::new(key.into()), counter: 0 }
+    fn new(cipher: Cipher, key: &[u8; KEY_LEN]) -> Result<Self, SecurityError> {
+        Ok(Self { key: cipher.key(key)?, counter: 0 })
     }
 
     #[cfg(test)]
-    pub(crate) fn with_counter(key: [u8; HASH_LEN], counter: u64) -> Self {
-        Self { counter, ..Self::new(&key) }
+    pub(crate) fn with_counter(cipher: Cipher, key: [u8; KEY_LEN], counter: u64) -> Self {
+        Self { key: cipher.key(&key).expect("a key"), counter }
     }
 
     /// Encrypts what stands in `out` from `start` on in place, and appends the tag.
@@ -42,10 +42,7 @@ impl CipherState {
     ) -> Result<(), SecurityError> {
         let next = self.counter.checked_add(1).ok_or(SecurityError::NoncesExhausted)?;
         let (_, text) = out.split_at_mut(start);
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&nonce(self.counter), associated, text.into())
-            .expect("a message is far shorter than the 256 GiB that ChaCha20 allows");
+        let tag = self.key.seal(&nonce(self.counter), associated, text)?;
         out.extend_from_slice(&tag);
         self.counter = next;
         Ok(())
@@ -58,12 +55,8 @@ impl CipherState {
         sealed: &mut BytesMut,
     ) -> Result<(), SecurityError> {
         let next = self.counter.checked_add(1).ok_or(SecurityError::NoncesExhausted)?;
-        let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(SecurityError::Decrypt)?;
-        let tag = Tag::from(*tag);
-        let len = text.len();
-        self.cipher
-            .decrypt_inout_detached(&nonce(self.counter), associated, text.into(), &tag)
-            .map_err(|_| SecurityError::Decrypt)?;
+        let len = sealed.len().checked_sub(TAG_LEN).ok_or(SecurityError::Decrypt)?;
+        self.key.open(&nonce(self.counter), associated, sealed)?;
         sealed.truncate(len);
         self.counter = next;
         Ok(())
@@ -71,26 +64,27 @@ impl CipherState {
 }
 
 /// Four zero bytes, then the counter in little-endian (NOISE-16).
-fn nonce(counter: u64) -> Nonce {
+fn nonce(counter: u64) -> [u8; NONCE_LEN] {
     let [a, b, c, d, e, f, g, h] = counter.to_le_bytes();
-    [0, 0, 0, 0, a, b, c, d, e, f, g, h].into()
+    [0, 0, 0, 0, a, b, c, d, e, f, g, h]
 }
 
 /// What both sides have said and agreed on so far in a handshake.
 pub(crate) struct SymmetricState {
     chaining_key: Zeroizing<[u8; HASH_LEN]>,
     hash: [u8; HASH_LEN],
+    cipher: Cipher,
     /// `None` before the first key agreement: message 1 is sent in the clear.
-    cipher: Option<CipherState>,
+    state: Option<CipherState>,
 }
 
 impl SymmetricState {
     /// The prologue is mixed in even when it is empty (NOISE-04).
-    pub(crate) fn new(prologue: &[u8]) -> Self {
-        let mut state =
-            Self { chaining_key: Zeroizing::new(PROTOCOL_NAME), hash: PROTOCOL_NAME, cipher: None };
-        state.mix_hash(prologue);
-        state
+    pub(crate) fn new(cipher: Cipher, prologue: &[u8]) -> Self {
+        let chaining_key = Zeroizing::new(PROTOCOL_NAME);
+        let mut symmetric = Self { chaining_key, hash: PROTOCOL_NAME, cipher, state: None };
+        symmetric.mix_hash(prologue);
+        symmetric
     }
 
     pub(crate) fn mix_hash(&mut self, data: &[u8]) {
@@ -101,11 +95,12 @@ impl SymmetricState {
         Sha256::new().chain_update(self.hash).chain_update(data).finalize().into()
     }
 
-    pub(crate) fn mix_key(&mut self, secret: &[u8]) {
+    pub(crate) fn mix_key(&mut self, secret: &[u8]) -> Result<(), SecurityError> {
         let derived = self.derive(secret);
         let [chaining_key, key] = &*derived;
         *self.chaining_key = *chaining_key;
-        self.cipher = Some(CipherState::new(key));
+        self.state = Some(CipherState::new(self.cipher, key)?);
+        Ok(())
     }
 
     /// Noise's HKDF with two outputs is RFC 5869's with empty info (Noise, section 4.3).
@@ -124,8 +119,8 @@ impl SymmetricState {
     ) -> Result<(), SecurityError> {
         let start = out.len();
         out.extend_from_slice(plain);
-        if let Some(cipher) = &mut self.cipher {
-            cipher.encrypt(&self.hash, out, start)?;
+        if let Some(state) = &mut self.state {
+            state.encrypt(&self.hash, out, start)?;
         }
         let (_, sealed) = out.split_at(start);
         self.mix_hash(sealed);
@@ -135,18 +130,18 @@ impl SymmetricState {
     /// Leaves the plaintext in `sealed`.
     pub(crate) fn decrypt_and_hash(&mut self, sealed: &mut BytesMut) -> Result<(), SecurityError> {
         let next = self.hash_with(sealed);
-        if let Some(cipher) = &mut self.cipher {
-            cipher.decrypt(&self.hash, sealed)?;
+        if let Some(state) = &mut self.state {
+            state.decrypt(&self.hash, sealed)?;
         }
         self.hash = next;
         Ok(())
     }
 
     /// The keys of the two directions: initiator to responder, then back (NOISE-17).
-    pub(crate) fn split(&self) -> (CipherState, CipherState) {
+    pub(crate) fn split(&self) -> Result<(CipherState, CipherState), SecurityError> {
         let derived = self.derive(&[]);
         let [forth, back] = &*derived;
-        (CipherState::new(forth), CipherState::new(back))
+        Ok((CipherState::new(self.cipher, forth)?, CipherState::new(self.cipher, back)?))
     }
 
     #[cfg(test)]
@@ -163,10 +158,11 @@ impl SymmetricState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cipher::ALL;
 
-    fn sealed(cipher: &mut CipherState, plain: &[u8]) -> BytesMut {
+    fn sealed(state: &mut CipherState, plain: &[u8]) -> BytesMut {
         let mut out = BytesMut::from(plain);
-        cipher.encrypt(b"ad", &mut out, 0).expect("nonces left");
+        state.encrypt(b"ad", &mut out, 0).expect("nonces left");
         out
     }
 
@@ -177,43 +173,51 @@ mod tests {
 
     #[test]
     fn noise_22_the_last_nonce_is_never_used_for_sealing() {
-        let mut cipher = CipherState::with_counter([7; 32], u64::MAX - 1);
-        sealed(&mut cipher, b"last");
-        let mut out = BytesMut::from(&b"one too many"[..]);
-        assert_eq!(cipher.encrypt(b"ad", &mut out, 0), Err(SecurityError::NoncesExhausted));
-        assert_eq!(cipher.counter, u64::MAX);
+        for &cipher in ALL {
+            let mut state = CipherState::with_counter(cipher, [7; 32], u64::MAX - 1);
+            sealed(&mut state, b"last");
+            let mut out = BytesMut::from(&b"one too many"[..]);
+            assert_eq!(state.encrypt(b"ad", &mut out, 0), Err(SecurityError::NoncesExhausted));
+            assert_eq!(state.counter, u64::MAX);
+        }
     }
 
     #[test]
     fn noise_22_the_last_nonce_is_never_used_for_opening() {
-        let mut sender = CipherState::with_counter([7; 32], u64::MAX - 1);
-        let mut receiver = CipherState::with_counter([7; 32], u64::MAX - 1);
-        receiver.decrypt(b"ad", &mut sealed(&mut sender, b"last")).expect("the last one");
-        let mut more = BytesMut::zeroed(32);
-        assert_eq!(receiver.decrypt(b"ad", &mut more), Err(SecurityError::NoncesExhausted));
+        for &cipher in ALL {
+            let mut sender = CipherState::with_counter(cipher, [7; 32], u64::MAX - 1);
+            let mut receiver = CipherState::with_counter(cipher, [7; 32], u64::MAX - 1);
+            receiver.decrypt(b"ad", &mut sealed(&mut sender, b"last")).expect("the last one");
+            let mut more = BytesMut::zeroed(32);
+            assert_eq!(receiver.decrypt(b"ad", &mut more), Err(SecurityError::NoncesExhausted));
+        }
     }
 
     /// RUSTSEC-2024-0011: one forged message moved the receiver's counter.
     #[test]
     fn cve_2024_58265_a_forged_message_does_not_move_the_counter() {
-        let mut sender = CipherState::with_counter([7; 32], 0);
-        let mut receiver = CipherState::with_counter([7; 32], 0);
-        let mut forged = BytesMut::zeroed(40);
-        assert_eq!(receiver.decrypt(b"ad", &mut forged), Err(SecurityError::Decrypt));
-        assert_eq!(receiver.counter, 0);
-        let mut good = sealed(&mut sender, b"good");
-        receiver.decrypt(b"ad", &mut good).expect("still in step");
-        assert_eq!(good, b"good"[..]);
+        for &cipher in ALL {
+            let mut sender = CipherState::with_counter(cipher, [7; 32], 0);
+            let mut receiver = CipherState::with_counter(cipher, [7; 32], 0);
+            let mut forged = BytesMut::zeroed(40);
+            assert_eq!(receiver.decrypt(b"ad", &mut forged), Err(SecurityError::Decrypt));
+            assert_eq!(receiver.counter, 0);
+            let mut good = sealed(&mut sender, b"good");
+            receiver.decrypt(b"ad", &mut good).expect("still in step");
+            assert_eq!(good, b"good"[..]);
+        }
     }
 
     #[test]
     fn less_than_a_tag_and_other_associated_data_are_refused() {
-        let mut cipher = CipherState::with_counter([7; 32], 0);
-        for len in 0..TAG_LEN {
-            let mut short = BytesMut::zeroed(len);
-            assert_eq!(cipher.decrypt(b"", &mut short), Err(SecurityError::Decrypt), "{len}");
+        for &cipher in ALL {
+            let mut state = CipherState::with_counter(cipher, [7; 32], 0);
+            for len in 0..TAG_LEN {
+                let mut short = BytesMut::zeroed(len);
+                assert_eq!(state.decrypt(b"", &mut short), Err(SecurityError::Decrypt), "{len}");
+            }
+            let mut message = sealed(&mut CipherState::with_counter(cipher, [7; 32], 0), b"x");
+            assert_eq!(state.decrypt(b"da", &mut message), Err(SecurityError::Decrypt));
         }
-        let mut message = sealed(&mut CipherState::with_counter([7; 32], 0), b"x");
-        assert_eq!(cipher.decrypt(b"da", &mut message), Err(SecurityError::Decrypt));
     }
 }

@@ -7,7 +7,10 @@ use p2p_core::SecurityError;
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
-use crate::symmetric::{CipherState, SymmetricState, TAG_LEN};
+use crate::{
+    cipher::{Cipher, TAG_LEN},
+    symmetric::{CipherState, SymmetricState},
+};
 
 /// Length of an X25519 public key in bytes.
 pub(crate) const POINT_LEN: usize = 32;
@@ -61,8 +64,13 @@ pub(crate) struct Xx {
 }
 
 impl Xx {
-    pub(crate) fn new(prologue: &[u8], static_key: Arc<DhKey>, ephemeral: DhKey) -> Self {
-        Self { symmetric: SymmetricState::new(prologue), static_key, ephemeral }
+    pub(crate) fn new(
+        cipher: Cipher,
+        prologue: &[u8],
+        static_key: Arc<DhKey>,
+        ephemeral: DhKey,
+    ) -> Self {
+        Self { symmetric: SymmetricState::new(cipher, prologue), static_key, ephemeral }
     }
 
     /// `-> e`
@@ -90,9 +98,9 @@ impl Xx {
         out: &mut BytesMut,
     ) -> Result<(), SecurityError> {
         self.write_ephemeral(out);
-        self.symmetric.mix_key(self.ephemeral.agree(their_ephemeral)?.as_bytes());
+        self.symmetric.mix_key(self.ephemeral.agree(their_ephemeral)?.as_bytes())?;
         self.symmetric.encrypt_and_hash(self.static_key.public(), out)?;
-        self.symmetric.mix_key(self.static_key.agree(their_ephemeral)?.as_bytes());
+        self.symmetric.mix_key(self.static_key.agree(their_ephemeral)?.as_bytes())?;
         self.symmetric.encrypt_and_hash(payload, out)
     }
 
@@ -102,9 +110,9 @@ impl Xx {
         message: &mut BytesMut,
     ) -> Result<(PublicKey, PublicKey), SecurityError> {
         let their_ephemeral = self.read_ephemeral(message)?;
-        self.symmetric.mix_key(self.ephemeral.agree(&their_ephemeral)?.as_bytes());
+        self.symmetric.mix_key(self.ephemeral.agree(&their_ephemeral)?.as_bytes())?;
         let their_static = self.read_static(message)?;
-        self.symmetric.mix_key(self.ephemeral.agree(&their_static)?.as_bytes());
+        self.symmetric.mix_key(self.ephemeral.agree(&their_static)?.as_bytes())?;
         self.symmetric.decrypt_and_hash(message)?;
         Ok((their_ephemeral, their_static))
     }
@@ -117,20 +125,20 @@ impl Xx {
         out: &mut BytesMut,
     ) -> Result<(), SecurityError> {
         self.symmetric.encrypt_and_hash(self.static_key.public(), out)?;
-        self.symmetric.mix_key(self.static_key.agree(their_ephemeral)?.as_bytes());
+        self.symmetric.mix_key(self.static_key.agree(their_ephemeral)?.as_bytes())?;
         self.symmetric.encrypt_and_hash(payload, out)
     }
 
     /// `-> s, se`; gives the initiator's static key.
     pub(crate) fn read_3(&mut self, message: &mut BytesMut) -> Result<PublicKey, SecurityError> {
         let their_static = self.read_static(message)?;
-        self.symmetric.mix_key(self.ephemeral.agree(&their_static)?.as_bytes());
+        self.symmetric.mix_key(self.ephemeral.agree(&their_static)?.as_bytes())?;
         self.symmetric.decrypt_and_hash(message)?;
         Ok(their_static)
     }
 
     /// The ciphers of the two directions: initiator to responder, then back.
-    pub(crate) fn split(&self) -> (CipherState, CipherState) {
+    pub(crate) fn split(&self) -> Result<(CipherState, CipherState), SecurityError> {
         self.symmetric.split()
     }
 
@@ -173,6 +181,7 @@ fn too_short() -> SecurityError {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::cipher::ALL;
 
     pub(crate) fn hex(text: &str) -> Vec<u8> {
         assert!(text.len().is_multiple_of(2), "whole bytes");
@@ -227,13 +236,15 @@ pub(crate) mod tests {
         ),
     ];
 
-    fn cacophony() -> (Xx, Xx) {
+    fn cacophony(cipher: Cipher) -> (Xx, Xx) {
         let initiator = Xx::new(
+            cipher,
             PROLOGUE,
             Arc::new(key("e61ef9919cde45dd5f82166404bd08e38bceb5dfdfded0a34c8df7ed542214d1")),
             key("893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a"),
         );
         let responder = Xx::new(
+            cipher,
             PROLOGUE,
             Arc::new(key("4a3acbfdb163dec651dfa3194dece676d437029c62a408b4c5ea9114246e4893")),
             key("bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b"),
@@ -243,44 +254,46 @@ pub(crate) mod tests {
 
     #[test]
     fn noise_03_04_the_cacophony_vector() {
-        let (mut initiator, mut responder) = cacophony();
-        let [one, two, three, ..] = MESSAGES.map(|(payload, _)| hex(payload));
-        let mut wire = BytesMut::new();
+        for &cipher in ALL {
+            let (mut initiator, mut responder) = cacophony(cipher);
+            let [one, two, three, ..] = MESSAGES.map(|(payload, _)| hex(payload));
+            let mut wire = BytesMut::new();
 
-        initiator.write_1(&one, &mut wire).expect("message 1");
-        assert_eq!(wire, hex(MESSAGES[0].1));
-        let initiator_ephemeral = responder.read_1(&mut wire).expect("message 1");
-        assert_eq!(wire, one);
+            initiator.write_1(&one, &mut wire).expect("message 1");
+            assert_eq!(wire, hex(MESSAGES[0].1));
+            let initiator_ephemeral = responder.read_1(&mut wire).expect("message 1");
+            assert_eq!(wire, one);
 
-        wire.clear();
-        responder.write_2(&initiator_ephemeral, &two, &mut wire).expect("message 2");
-        assert_eq!(wire, hex(MESSAGES[1].1));
-        let (responder_ephemeral, _) = initiator.read_2(&mut wire).expect("message 2");
-        assert_eq!(wire, two);
+            wire.clear();
+            responder.write_2(&initiator_ephemeral, &two, &mut wire).expect("message 2");
+            assert_eq!(wire, hex(MESSAGES[1].1));
+            let (responder_ephemeral, _) = initiator.read_2(&mut wire).expect("message 2");
+            assert_eq!(wire, two);
 
-        wire.clear();
-        initiator.write_3(&responder_ephemeral, &three, &mut wire).expect("message 3");
-        assert_eq!(wire, hex(MESSAGES[2].1));
-        responder.read_3(&mut wire).expect("message 3");
-        assert_eq!(wire, three);
+            wire.clear();
+            initiator.write_3(&responder_ephemeral, &three, &mut wire).expect("message 3");
+            assert_eq!(wire, hex(MESSAGES[2].1));
+            responder.read_3(&mut wire).expect("message 3");
+            assert_eq!(wire, three);
 
-        let hash = "c8e5f64e846193be2a834104c2a009868d6c9f3bd3c186299888b488b2f1f58e";
-        assert_eq!(initiator.symmetric().hash().to_vec(), hex(hash));
-        assert_eq!(responder.symmetric().hash().to_vec(), hex(hash));
+            let hash = "c8e5f64e846193be2a834104c2a009868d6c9f3bd3c186299888b488b2f1f58e";
+            assert_eq!(initiator.symmetric().hash().to_vec(), hex(hash));
+            assert_eq!(responder.symmetric().hash().to_vec(), hex(hash));
 
-        let (mut forth, mut back) = initiator.split();
-        let (mut forth_receiver, mut back_receiver) = responder.split();
-        for (index, (payload, sealed)) in MESSAGES.into_iter().enumerate().skip(3) {
-            let (sender, receiver) = if index == 4 {
-                (&mut forth, &mut forth_receiver)
-            } else {
-                (&mut back_receiver, &mut back)
-            };
-            let mut wire = BytesMut::from(&hex(payload)[..]);
-            sender.encrypt(&[], &mut wire, 0).expect("nonces left");
-            assert_eq!(wire, hex(sealed), "message {}", index + 1);
-            receiver.decrypt(&[], &mut wire).expect("authentic");
-            assert_eq!(wire, hex(payload));
+            let (mut forth, mut back) = initiator.split().expect("keys");
+            let (mut forth_receiver, mut back_receiver) = responder.split().expect("keys");
+            for (index, (payload, sealed)) in MESSAGES.into_iter().enumerate().skip(3) {
+                let (sender, receiver) = if index == 4 {
+                    (&mut forth, &mut forth_receiver)
+                } else {
+                    (&mut back_receiver, &mut back)
+                };
+                let mut wire = BytesMut::from(&hex(payload)[..]);
+                sender.encrypt(&[], &mut wire, 0).expect("nonces left");
+                assert_eq!(wire, hex(sealed), "message {}", index + 1);
+                receiver.decrypt(&[], &mut wire).expect("authentic");
+                assert_eq!(wire, hex(payload));
+            }
         }
     }
 
@@ -299,15 +312,17 @@ pub(crate) mod tests {
 
     #[test]
     fn messages_that_end_inside_a_key_are_malformed() {
-        let (mut initiator, mut responder) = cacophony();
-        for len in 0..POINT_LEN {
-            let mut short = BytesMut::zeroed(len);
-            assert!(matches!(responder.read_1(&mut short), Err(SecurityError::Malformed(_))));
-            assert!(matches!(initiator.read_2(&mut short), Err(SecurityError::Malformed(_))));
-        }
-        for len in 0..SEALED_POINT_LEN {
-            let mut short = BytesMut::zeroed(len);
-            assert!(matches!(responder.read_3(&mut short), Err(SecurityError::Malformed(_))));
+        for &cipher in ALL {
+            let (mut initiator, mut responder) = cacophony(cipher);
+            for len in 0..POINT_LEN {
+                let mut short = BytesMut::zeroed(len);
+                assert!(matches!(responder.read_1(&mut short), Err(SecurityError::Malformed(_))));
+                assert!(matches!(initiator.read_2(&mut short), Err(SecurityError::Malformed(_))));
+            }
+            for len in 0..SEALED_POINT_LEN {
+                let mut short = BytesMut::zeroed(len);
+                assert!(matches!(responder.read_3(&mut short), Err(SecurityError::Malformed(_))));
+            }
         }
     }
 }
