@@ -1,4 +1,4 @@
-//! The Noise handshake, and records of several sizes: one core, no I/O.
+//! The Noise handshake, and records of several sizes, for each cipher: one core, no I/O.
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
 use bytes::{Bytes, BytesMut};
@@ -6,8 +6,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use p2p::{
     Keypair,
     core::{Handshake, Opened, Role, Security, Session},
-    noise::Noise,
+    noise::{Noise, cipher::Cipher},
 };
+use p2p_benches::CIPHERS;
 
 fn handshake(initiator: &Noise, responder: &Noise) -> (Session, Session) {
     let start = |noise: &Noise, role| noise.start(role, None, &[]).unwrap();
@@ -25,52 +26,58 @@ fn handshake(initiator: &Noise, responder: &Noise) -> (Session, Session) {
     }
 }
 
-fn pair() -> (Noise, Noise) {
-    let make = || Noise::new(&Keypair::generate().unwrap()).unwrap();
+fn pair(cipher: Cipher) -> (Noise, Noise) {
+    let make = || Noise::new(&Keypair::generate().unwrap()).unwrap().with_cipher(cipher);
     (make(), make())
 }
 
 fn handshakes(c: &mut Criterion) {
-    let (initiator, responder) = pair();
-    c.bench_function("noise/handshake, both sides", |b| {
-        b.iter(|| handshake(&initiator, &responder));
-    });
+    let mut group = c.benchmark_group("noise/handshake, both sides");
+    for cipher in CIPHERS {
+        let (initiator, responder) = pair(cipher);
+        group.bench_function(cipher.name(), |b| b.iter(|| handshake(&initiator, &responder)));
+    }
+    group.finish();
 }
 
 fn records(c: &mut Criterion) {
-    let (initiator, responder) = pair();
-    let (mut ours, mut theirs) = handshake(&initiator, &responder);
     for len in [256, 1024, 16 << 10, 65_519usize] {
         let plain = Bytes::from(vec![7; len]);
         let mut group = c.benchmark_group(format!("noise/{len} B"));
         group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function("seal", |b| {
-            let mut out = BytesMut::new();
-            b.iter(|| {
-                out.clear();
-                ours.seal.seal(&mut plain.clone(), &mut out).unwrap();
+        for cipher in CIPHERS {
+            let (initiator, responder) = pair(cipher);
+            let (mut ours, _) = handshake(&initiator, &responder);
+            group.bench_function(format!("seal, {}", cipher.name()), |b| {
+                let mut out = BytesMut::new();
+                b.iter(|| {
+                    out.clear();
+                    ours.seal.seal(&mut plain.clone(), &mut out).unwrap();
+                });
             });
-        });
-        // The counters must stay in step, so what is opened is sealed by the same session.
-        let (mut sealing, mut opening) = handshake(&initiator, &responder);
-        group.bench_function("open", |b| {
-            b.iter_batched(
-                || {
-                    let mut wire = BytesMut::new();
-                    sealing.seal.seal(&mut plain.clone(), &mut wire).unwrap();
-                    wire
-                },
-                |mut wire| {
-                    let opened = opening.open.open(&mut wire).unwrap();
-                    assert!(matches!(opened, Opened::Record(_)));
-                    opened
-                },
-                BatchSize::SmallInput,
-            );
-        });
+        }
+        for cipher in CIPHERS {
+            let (initiator, responder) = pair(cipher);
+            // The counters must stay in step, so what is opened is sealed by the same session.
+            let (mut sealing, mut opening) = handshake(&initiator, &responder);
+            group.bench_function(format!("open, {}", cipher.name()), |b| {
+                b.iter_batched(
+                    || {
+                        let mut wire = BytesMut::new();
+                        sealing.seal.seal(&mut plain.clone(), &mut wire).unwrap();
+                        wire
+                    },
+                    |mut wire| {
+                        let opened = opening.open.open(&mut wire).unwrap();
+                        assert!(matches!(opened, Opened::Record(_)));
+                        opened
+                    },
+                    BatchSize::SmallInput,
+                );
+            });
+        }
         group.finish();
     }
-    drop((theirs.open.open(&mut BytesMut::new()), ours.peer));
 }
 
 criterion_group!(benches, handshakes, records);

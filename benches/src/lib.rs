@@ -5,7 +5,11 @@
 
 use std::io;
 
+use p2p::noise::cipher::Cipher;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Every cipher that a Noise channel can have.
+pub const CIPHERS: [Cipher; 3] = [Cipher::RUST_CRYPTO, Cipher::RING, Cipher::AWS_LC];
 
 /// How much is written at once, in bytes.
 pub const CHUNK_LEN: usize = 64 << 10;

@@ -22,6 +22,11 @@ use crate::{Cause, Stage};
 /// The first capacity of the one read buffer, in bytes: the whole of an ordinary handshake.
 const WIRE_LEN: usize = 1024;
 
+/// How many bytes a handshake may leave untaken in the read buffer: a peer that has proven nothing
+/// yet gets no more. The buffer doubles from [`WIRE_LEN`], so it has at most 32 KiB, and 48 KiB
+/// for the moment in which it moves.
+const HANDSHAKE_WIRE_LEN_MAX: usize = 24 << 10;
+
 /// What a host upgrades pipes with, best first.
 pub(crate) struct Upgrader {
     pub(crate) own: PeerId,
@@ -242,6 +247,10 @@ impl Line {
             if let Some(session) = handshake.advance(&mut self.wire, &mut self.out)? {
                 return Ok(session);
             }
+            if self.wire.len() > HANDSHAKE_WIRE_LEN_MAX {
+                let text = format!("it does not take more than {HANDSHAKE_WIRE_LEN_MAX} bytes");
+                return Err(SecurityError::Malformed(text).into());
+            }
             self.exchange().await?;
         }
     }
@@ -287,5 +296,32 @@ impl SealedLine {
             Some(prelude) => setup.with_prelude(prelude),
             None => setup,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handshake that waits for a message that is never whole.
+    struct Insatiable;
+
+    impl Handshake for Insatiable {
+        fn advance(
+            &mut self,
+            _: &mut BytesMut,
+            _: &mut BytesMut,
+        ) -> Result<Option<Session>, SecurityError> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_takes_nothing_holds_32_kib_at_most() {
+        let mut line = Line::new(Pipe::new(tokio::io::repeat(7), tokio::io::sink()));
+        let ended = line.shake_hands(Box::new(Insatiable)).await;
+        assert!(matches!(ended, Err(Cause::Security(SecurityError::Malformed(_)))), "{ended:?}");
+        assert!(line.wire.len() > HANDSHAKE_WIRE_LEN_MAX);
+        assert!(line.wire.capacity() <= 32 << 10, "{}", line.wire.capacity());
     }
 }

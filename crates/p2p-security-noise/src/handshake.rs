@@ -741,7 +741,7 @@ mod tests {
     }
 
     #[test]
-    fn low_order_points_in_messages_1_and_2_are_refused() {
+    fn crypto_1_10_low_order_points_in_messages_1_and_2_are_refused() {
         for point in LOW_ORDER {
             let message = [vec![0, 32], hex(point)].concat();
             assert_eq!(failure(&mut responder(), &message), SecurityError::LowOrderPoint);
@@ -754,7 +754,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replayed_third_message_fails_for_a_fresh_ephemeral_key() {
+    fn crypto_1_18_a_replayed_third_message_fails_for_a_fresh_ephemeral_key() {
         let mut side = responder();
         side.state = State::AwaitFirst(Box::new(Xx::new(
             Cipher::RUST_CRYPTO,
@@ -904,6 +904,119 @@ mod tests {
             assert_eq!(a.muxer.as_ref(), muxers.first());
             assert_eq!(b.muxer.as_ref(), muxers.first());
         }
+    }
+
+    #[test]
+    fn crypto_1_9_every_handshake_has_an_ephemeral_key_of_its_own() {
+        let noise = crate::Noise::new(&initiator_keypair()).expect("randomness");
+        let first = || {
+            let mut side = noise.start_handshake(Role::Initiator, None, &[]).expect("randomness");
+            answer(&mut side, &[])
+        };
+        assert_ne!(first(), first());
+    }
+
+    #[test]
+    fn noise_06_12_message_1_is_an_ephemeral_key_and_nothing_else_whatever_is_offered() {
+        for muxers in [&[][..], &[YAMUX, MPLEX]] {
+            let mut side = side(Role::Initiator, None, muxers);
+            assert_eq!(answer(&mut side, &[]), hex(MESSAGE_1));
+        }
+    }
+
+    /// With a good signature this list would end the handshake for another reason.
+    #[test]
+    fn noise_13_extensions_are_not_looked_at_before_the_signature_is_good() {
+        let signed = payload::encode(&identity(Role::Responder), &[MPLEX]);
+        let mut forged = NoiseHandshakePayload::decode(&signed[..]).expect("our own");
+        assert!(matches!(failure_of_second(&forged), SecurityError::NoCommonMuxer(_)));
+        forged.identity_sig = Some(vec![1; 64]);
+        assert_eq!(failure_of_second(&forged), SecurityError::Signature);
+        let broken_extensions = |sig: &[u8]| {
+            let payload = NoiseHandshakePayload {
+                identity_sig: Some(sig.to_vec()),
+                extensions: None,
+                ..forged.clone()
+            };
+            let bytes = [payload.encode_to_vec(), vec![0x22, 1, 0x12]].concat();
+            failure(&mut awaiting(2), &second_with_bytes(&bytes))
+        };
+        assert_eq!(broken_extensions(&[1; 64]), SecurityError::Signature);
+        let good = identity(Role::Responder).signature;
+        assert!(matches!(broken_extensions(&good), SecurityError::Malformed(_)));
+    }
+
+    /// Four bytes in a row, in hexadecimal or as a list of numbers, are taken for a leak.
+    fn shows(text: &str, secret: &[u8]) -> bool {
+        let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        secret.windows(4).any(|bytes| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let list: Vec<String> = bytes.iter().map(ToString::to_string).collect();
+            let hex_list: Vec<String> = bytes.iter().map(|byte| format!("{byte:#x}")).collect();
+            text.to_lowercase().contains(&hex)
+                || text.contains(&list.join(","))
+                || text.contains(&hex_list.join(","))
+        })
+    }
+
+    #[test]
+    fn crypto_1_11_nothing_that_is_printed_holds_a_secret() {
+        let mut probe = xx(Role::Initiator);
+        probe.write_1(&[], &mut BytesMut::new()).expect("message 1");
+        probe.read_2(&mut BytesMut::from(&hex(MESSAGE_2)[2..])).expect("message 2");
+        let [forth, back] = probe.symmetric().split_keys();
+        let prologue = count_from(0xc0);
+        let secrets = [
+            count_from(0),
+            count_from(0x20),
+            count_from(0x40),
+            count_from(0x60),
+            count_from(0x80),
+            forth,
+            back,
+        ];
+
+        let keypair = initiator_keypair();
+        let noise = crate::Noise::new(&keypair).expect("randomness");
+        let noise = noise.with_prologue(prologue.to_vec());
+        let (session, _) = run(initiator(), responder()).expect("good");
+        let mut texts = vec![
+            format!("{keypair:?} {keypair:#?}"),
+            format!("{noise:?} {noise:#?}"),
+            format!("{session:?} {session:#?}"),
+            format!("{ALL:?}"),
+        ];
+        let mut told = |error: SecurityError| {
+            texts.push(format!("{error:?} {error:#?} {error}"));
+            let error = crate::HandshakeError::from(error);
+            texts.push(format!("{error:?} {error:#?} {error}"));
+        };
+        for (awaited, sent) in [(1, MESSAGE_2), (2, MESSAGE_1), (2, MESSAGE_3), (3, MESSAGE_2)] {
+            told(failure(&mut awaiting(awaited), &hex(sent)));
+        }
+        for payload in [
+            &[][..],
+            &[0x0a, 1, 9],
+            &[0x0a, 1, 9, 0x12, 1, 9],
+            &payload::encode(&identity(Role::Initiator), &[]),
+            &payload::encode(&identity(Role::Responder), &[MPLEX]),
+            &[0xff; 40],
+        ] {
+            told(failure(&mut awaiting(2), &second_with_bytes(payload)));
+        }
+        for point in LOW_ORDER {
+            told(failure(&mut awaiting(1), &[vec![0, 32], hex(point)].concat()));
+        }
+        let mut misled = side(Role::Initiator, Some(keypair.public().peer_id()), &[]);
+        answer(&mut misled, &[]);
+        told(failure(&mut misled, &hex(MESSAGE_2)));
+        for text in texts {
+            for secret in secrets.iter().chain([&prologue]) {
+                assert!(!shows(&text, secret), "{text}");
+            }
+        }
+        assert!(shows(&format!("{:?}", secrets[1]), &secrets[1]));
+        assert!(shows(&format!("{:02X?}", secrets[1]).replace(", ", ""), &secrets[1]));
     }
 
     /// A payload full of tiny list entries: it was 2 MiB when it was decoded into lists.

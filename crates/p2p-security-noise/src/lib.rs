@@ -46,6 +46,13 @@
 //! # }
 //! ```
 //!
+//! It serves alone: nothing else of `p2p` is needed, only a byte stream. `examples/chat.rs` is two
+//! people who chat over TCP, with this crate and tokio's sockets:
+//!
+//! ```text
+//! cargo run -p p2p-security-noise --example chat -- listen 127.0.0.1:4001
+//! ```
+//!
 //! # What it deliberately is not
 //!
 //! - No other pattern than XX, no fallback, no rekeying, no padding: libp2p defines none.
@@ -58,7 +65,17 @@
 //!
 //! # Limits
 //!
-//! All of them are constants in [`limits`]. There are no cargo features.
+//! All of them are constants in [`limits`].
+//!
+//! # Features
+//!
+//! None is on by default, and none changes what the crate does: they make implementations of the
+//! cipher available as values for [`Noise::with_cipher`]; see [`cipher`].
+//!
+//! | feature | brings | needs |
+//! |---|---|---|
+//! | `ring` | `cipher::Cipher::RING` | a C compiler |
+//! | `aws-lc-rs` | `cipher::Cipher::AWS_LC` | a C compiler |
 //!
 //! # Specification
 //!

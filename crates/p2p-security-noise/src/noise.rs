@@ -160,6 +160,12 @@ mod tests {
     }
 
     #[test]
+    fn noise_01_the_protocol_is_called_noise() {
+        let noise = Noise::new(&Keypair::from_ed25519_seed(&[1; 32])).expect("randomness");
+        assert_eq!(noise.protocol().as_str(), "/noise");
+    }
+
+    #[test]
     fn noise_05_the_static_key_is_made_once_and_is_not_the_identity() {
         let keypair = Keypair::from_ed25519_seed(&[1; 32]);
         let noise = Noise::new(&keypair).expect("randomness");

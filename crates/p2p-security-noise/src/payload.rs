@@ -227,6 +227,24 @@ mod tests {
     }
 
     #[test]
+    fn noise_27_33_certificate_hashes_are_skipped() {
+        let payload = NoiseHandshakePayload {
+            extensions: Some(NoiseExtensions {
+                webtransport_certhashes: vec![vec![0x12; 34]; 3],
+                stream_muxers: vec!["/yamux/1.0.0".into(), String::new()],
+            }),
+            ..good()
+        };
+        assert_eq!(muxers(&payload.encode_to_vec()), Ok(vec!["/yamux/1.0.0", ""]));
+    }
+
+    #[test]
+    fn noise_27_a_muxer_whose_name_is_no_text_is_malformed() {
+        let error = muxers(&[0x22, 4, 0x12, 2, 0xff, 0xfe]);
+        assert!(matches!(error, Err(SecurityError::Malformed(_))));
+    }
+
+    #[test]
     fn noise_07_bytes_that_are_no_payload_are_malformed() {
         let whole = encode(&identity(), &[]);
         for bytes in [&whole[..whole.len() - 1], &[0xff; 9], &[0x0b; 5_000]] {

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_18_every_record_size_from_16_to_65535_is_accepted() {
+    fn noise_18_19_every_record_size_from_16_to_65535_is_accepted() {
         for &cipher in ALL {
             let (mut sealer, mut opener) = pair(cipher);
             assert_eq!(opened(&mut opener, &mut empty(&mut sealer)), "");

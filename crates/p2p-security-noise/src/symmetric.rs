@@ -167,6 +167,53 @@ mod tests {
     }
 
     #[test]
+    fn noise_02_04_the_first_hash_is_the_name_itself_with_the_prologue_mixed_in() {
+        assert_eq!(PROTOCOL_NAME.len(), 32);
+        for prologue in [&[][..], b"libp2p-webrtc-noise:"] {
+            let hash = Sha256::digest([&PROTOCOL_NAME[..], prologue].concat());
+            assert_eq!(SymmetricState::new(ALL[0], prologue).hash()[..], hash[..]);
+        }
+        assert_ne!(SymmetricState::new(ALL[0], &[]).hash(), PROTOCOL_NAME);
+    }
+
+    /// A cipher of somebody else's that fails.
+    #[test]
+    fn a_cipher_that_fails_is_an_error_and_its_counter_stays() {
+        struct Broken;
+
+        impl CipherKey for Broken {
+            fn seal(
+                &mut self,
+                _: &[u8; NONCE_LEN],
+                _: &[u8],
+                _: &mut [u8],
+            ) -> Result<[u8; TAG_LEN], SecurityError> {
+                Err(SecurityError::Cipher("the device is gone"))
+            }
+
+            fn open(
+                &mut self,
+                _: &[u8; NONCE_LEN],
+                _: &[u8],
+                _: &mut [u8],
+            ) -> Result<(), SecurityError> {
+                Err(SecurityError::Cipher("the device is gone"))
+            }
+        }
+
+        let broken = Cipher::new("broken", |_| Ok(Box::new(Broken)));
+        let mut state = CipherState::with_counter(broken, [7; 32], 3);
+        let mut text = BytesMut::zeroed(40);
+        let gone = Err(SecurityError::Cipher("the device is gone"));
+        assert_eq!(state.encrypt(&[], &mut text, 0), gone);
+        assert_eq!(state.decrypt(&[], &mut text), gone);
+        assert_eq!((state.counter, text.len()), (3, 40));
+        let none = Cipher::new("none", |_| Err(SecurityError::Cipher("no key slot")));
+        let error = SymmetricState::new(none, &[]).mix_key(&[1; 32]);
+        assert_eq!(error, Err(SecurityError::Cipher("no key slot")));
+    }
+
+    #[test]
     fn noise_16_the_nonce_is_four_zeros_and_a_little_endian_counter() {
         assert_eq!(nonce(0x0102_0304_0506_0708)[..], [0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
     }

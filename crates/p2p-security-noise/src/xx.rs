@@ -298,7 +298,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn low_order_points_give_no_secret() {
+    fn crypto_1_10_low_order_points_give_no_secret() {
         for point in LOW_ORDER {
             let point: [u8; 32] = hex(point).try_into().expect("32 bytes");
             let mut masked = point;
