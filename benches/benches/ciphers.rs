@@ -1,17 +1,19 @@
-//! Host to host over loopback TCP, one stream up, by each cipher in turn.
+//! Each cipher in turn: handshakes, records, and one stream up from host to host over loopback TCP.
 //!
-//! The ciphers take turns within one run, so that what else the machine does meets all of them,
-//! and the processor time of the whole process is a second witness beside the clock.
+//! The ciphers take turns within one run, so that what else the machine does meets all of them.
+//! Handshakes and records are measured in processor time of the thread, the stream by the clock,
+//! with the processor time of the whole process as a second witness (both as Linux counts them).
 //!
 //! ```text
 //! cargo bench -p p2p-benches --bench ciphers -- [rounds] [MiB in each]
 //! ```
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
-use std::{env, fs, time::Instant};
+use std::{env, fs, hint::black_box, time::Instant};
 
+use bytes::{Bytes, BytesMut};
 use p2p::{Host, Stream, mux::Yamux, noise::Noise, noise::cipher::Cipher, tcp::Tcp};
-use p2p_benches::{CIPHERS, drain, upload};
+use p2p_benches::{CIPHERS, drain, handshake, noise_pair, upload};
 use tokio::runtime::Runtime;
 
 const DRAIN: &str = "/bench/drain/1.0.0";
@@ -22,6 +24,79 @@ fn main() {
     let mut numbers = env::args().skip(1).filter_map(|arg| arg.parse().ok());
     let rounds = numbers.next().unwrap_or(7);
     let total = numbers.next().unwrap_or(1024) << 20;
+    println!("{rounds} rounds: min / median / max");
+    handshakes(rounds);
+    for len in [256, 1024, 16 << 10, 65_519] {
+        records(rounds, len);
+    }
+    streams(rounds, total);
+}
+
+/// Linux counts a thread's time to about 4 ms, so both take some hundred milliseconds.
+const HANDSHAKES: u64 = 500;
+/// How much is sealed and opened at a time, in bytes.
+const BATCH_LEN: usize = 128 << 20;
+
+fn handshakes(rounds: usize) {
+    let mut figures = CIPHERS.map(|_| Vec::new());
+    for _ in 0..rounds {
+        for (cipher, figures) in CIPHERS.into_iter().zip(&mut figures) {
+            let (initiator, responder) = noise_pair(cipher);
+            let ns = thread_ns(|| {
+                for _ in 0..HANDSHAKES {
+                    black_box(handshake(&initiator, &responder));
+                }
+            });
+            figures.push(ns / HANDSHAKES / 1000);
+        }
+    }
+    println!("a handshake, both sides:");
+    for (cipher, figures) in CIPHERS.into_iter().zip(&mut figures) {
+        println!("{:>12}: {} µs", cipher.name(), spread(figures));
+    }
+}
+
+fn records(rounds: usize, len: usize) {
+    let plain = Bytes::from(vec![7; len]);
+    let count = BATCH_LEN / len;
+    let mut figures = CIPHERS.map(|_| (Vec::new(), Vec::new()));
+    for _ in 0..rounds {
+        for (cipher, (seal, open)) in CIPHERS.into_iter().zip(&mut figures) {
+            let (initiator, responder) = noise_pair(cipher);
+            let (mut ours, mut theirs) = handshake(&initiator, &responder);
+            let mut wires = vec![BytesMut::with_capacity(len + 18); count];
+            let sealed = thread_ns(|| {
+                for wire in &mut wires {
+                    ours.seal.seal(&mut plain.clone(), wire).unwrap();
+                }
+            });
+            let opened = thread_ns(|| {
+                for wire in &mut wires {
+                    black_box(theirs.open.open(wire).unwrap());
+                }
+            });
+            seal.push(sealed / count as u64);
+            open.push(opened / count as u64);
+        }
+    }
+    println!("a record of {len} B:");
+    for (cipher, (seal, open)) in CIPHERS.into_iter().zip(&mut figures) {
+        println!("{:>12}: seal {} ns, open {} ns", cipher.name(), spread(seal), spread(open));
+    }
+}
+
+/// How long this thread has had a processor, in nanoseconds.
+fn thread_ns(work: impl FnOnce()) -> u64 {
+    let now = || {
+        let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        stat.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let begun = now();
+    work();
+    now() - begun
+}
+
+fn streams(rounds: usize, total: usize) {
     let runtime = Runtime::new().unwrap();
     let pairs = CIPHERS.map(|cipher| (cipher, runtime.block_on(pair(cipher))));
     let mut figures = CIPHERS.map(|_| (Vec::new(), Vec::new()));
@@ -35,7 +110,7 @@ fn main() {
             }
         }
     }
-    println!("{} MiB, {rounds} rounds: min / median / max", total >> 20);
+    println!("{} MiB from host to host:", total >> 20);
     for ((cipher, _), (rates, cpu)) in pairs.iter().zip(&mut figures) {
         let name = cipher.name();
         println!("{name:>12}: {} MiB/s, {} ms of processor time", spread(rates), spread(cpu));

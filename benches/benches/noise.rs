@@ -3,38 +3,13 @@
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use p2p::{
-    Keypair,
-    core::{Handshake, Opened, Role, Security, Session},
-    noise::{Noise, cipher::Cipher},
-};
-use p2p_benches::CIPHERS;
-
-fn handshake(initiator: &Noise, responder: &Noise) -> (Session, Session) {
-    let start = |noise: &Noise, role| noise.start(role, None, &[]).unwrap();
-    let mut initiator: Box<dyn Handshake> = start(initiator, Role::Initiator);
-    let mut responder: Box<dyn Handshake> = start(responder, Role::Responder);
-    let (mut forth, mut back) = (BytesMut::new(), BytesMut::new());
-    let mut ours = None;
-    loop {
-        if ours.is_none() {
-            ours = initiator.advance(&mut back, &mut forth).unwrap();
-        }
-        if let Some(theirs) = responder.advance(&mut forth, &mut back).unwrap() {
-            return (ours.unwrap(), theirs);
-        }
-    }
-}
-
-fn pair(cipher: Cipher) -> (Noise, Noise) {
-    let make = || Noise::new(&Keypair::generate().unwrap()).unwrap().with_cipher(cipher);
-    (make(), make())
-}
+use p2p::core::Opened;
+use p2p_benches::{CIPHERS, handshake, noise_pair};
 
 fn handshakes(c: &mut Criterion) {
     let mut group = c.benchmark_group("noise/handshake, both sides");
     for cipher in CIPHERS {
-        let (initiator, responder) = pair(cipher);
+        let (initiator, responder) = noise_pair(cipher);
         group.bench_function(cipher.name(), |b| b.iter(|| handshake(&initiator, &responder)));
     }
     group.finish();
@@ -46,7 +21,7 @@ fn records(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("noise/{len} B"));
         group.throughput(Throughput::Bytes(len as u64));
         for cipher in CIPHERS {
-            let (initiator, responder) = pair(cipher);
+            let (initiator, responder) = noise_pair(cipher);
             let (mut ours, _) = handshake(&initiator, &responder);
             group.bench_function(format!("seal, {}", cipher.name()), |b| {
                 let mut out = BytesMut::new();
@@ -57,7 +32,7 @@ fn records(c: &mut Criterion) {
             });
         }
         for cipher in CIPHERS {
-            let (initiator, responder) = pair(cipher);
+            let (initiator, responder) = noise_pair(cipher);
             // The counters must stay in step, so what is opened is sealed by the same session.
             let (mut sealing, mut opening) = handshake(&initiator, &responder);
             group.bench_function(format!("open, {}", cipher.name()), |b| {

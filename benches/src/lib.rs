@@ -5,11 +5,51 @@
 
 use std::io;
 
-use p2p::noise::cipher::Cipher;
+use bytes::BytesMut;
+use p2p::{
+    Keypair,
+    core::{Handshake, Role, Security, Session},
+    noise::{Noise, cipher::Cipher},
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Every cipher that a Noise channel can have.
 pub const CIPHERS: [Cipher; 3] = [Cipher::RUST_CRYPTO, Cipher::RING, Cipher::AWS_LC];
+
+/// Runs a handshake between two sides, without any I/O; gives the initiator's session first.
+///
+/// # Panics
+/// When it fails.
+#[must_use]
+pub fn handshake(initiator: &Noise, responder: &Noise) -> (Session, Session) {
+    let start = |noise: &Noise, role| noise.start(role, None, &[]).expect("two honest sides");
+    let mut initiator: Box<dyn Handshake> = start(initiator, Role::Initiator);
+    let mut responder: Box<dyn Handshake> = start(responder, Role::Responder);
+    let (mut forth, mut back) = (BytesMut::new(), BytesMut::new());
+    let mut ours = None;
+    loop {
+        if ours.is_none() {
+            ours = initiator.advance(&mut back, &mut forth).expect("two honest sides");
+        }
+        if let Some(theirs) = responder.advance(&mut forth, &mut back).expect("two honest sides") {
+            return (ours.expect("the initiator is done first"), theirs);
+        }
+    }
+}
+
+/// Two sides that have `cipher`, the initiator first.
+///
+/// # Panics
+/// When the system gives no randomness.
+#[must_use]
+pub fn noise_pair(cipher: Cipher) -> (Noise, Noise) {
+    let make = || {
+        Noise::new(&Keypair::generate().expect("randomness"))
+            .expect("randomness")
+            .with_cipher(cipher)
+    };
+    (make(), make())
+}
 
 /// How much is written at once, in bytes.
 pub const CHUNK_LEN: usize = 64 << 10;

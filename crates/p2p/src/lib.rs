@@ -27,6 +27,7 @@
 //! | `tcp` | yes | the TCP transport, [`tcp`] |
 //! | `noise` | yes | the Noise secure channel, [`noise`] |
 //! | `yamux` | yes | the yamux multiplexer, in [`mux`] |
+//! | `ring` | yes | ring's cipher, which [`builder`] gives to Noise: a third less processor time for a transfer. It needs a C compiler; without it, RustCrypto's cipher needs Rust alone |
 //! | `rsa` | no | RSA identity keys; needs a C compiler |
 //! | `secp256k1` | no | secp256k1 identity keys |
 //! | `ecdsa` | no | ECDSA identity keys, P-256 |
@@ -103,13 +104,20 @@ pub fn private_builder(psk: pnet::PreSharedKey) -> Builder {
 
 fn with_upgrades(builder: Builder) -> Builder {
     #[cfg(feature = "noise")]
-    let builder = builder.security(noise::Noise::new);
+    let builder =
+        builder.security(|identity| Ok(noise::Noise::new(identity)?.with_cipher(NOISE_CIPHER)));
     #[cfg(feature = "yamux")]
     let builder = builder.muxer(mux::Yamux::default());
     #[cfg(feature = "mplex")]
     let builder = builder.muxer(mux::Mplex::default());
     builder
 }
+
+/// The paved path's choice; both speak the same bytes.
+#[cfg(feature = "ring")]
+const NOISE_CIPHER: noise::cipher::Cipher = noise::cipher::Cipher::RING;
+#[cfg(all(feature = "noise", not(feature = "ring")))]
+const NOISE_CIPHER: noise::cipher::Cipher = noise::cipher::Cipher::RUST_CRYPTO;
 
 /// The README's example, compiled and run.
 #[cfg(all(doctest, feature = "tcp", feature = "noise", feature = "yamux"))]

@@ -94,7 +94,7 @@ async fn accepted(network: &Network) -> (p2p::Host, Peer) {
     let Ok(ListenEvent::Incoming(incoming)) = listener.next().await else {
         panic!("the host dials");
     };
-    let Ok(Link::Pipe(pipe)) = incoming.link.await else {
+    let Ok(Link::Pipe(pipe)) = incoming.link().await else {
         panic!("links are pipes");
     };
     (host, Peer::new(pipe))

@@ -129,6 +129,17 @@ fn the_default_features_bring_at_most_110_crates() {
 }
 
 #[test]
+fn without_the_feature_ring_no_c_compiler_is_needed() {
+    let tree = |features: &[&str]| {
+        let args = ["tree", "--locked", "-p", "p2p", "-e", "normal,build", "--prefix", "none"];
+        cargo(&[&args[..], features].concat())
+    };
+    let needs_c = |tree: &str| tree.lines().any(|line| line.starts_with("cc "));
+    assert!(needs_c(&tree(&[])));
+    assert!(!needs_c(&tree(&["--no-default-features", "--features", "tcp,noise,yamux"])));
+}
+
+#[test]
 fn the_generated_code_is_what_the_proto_files_say() {
     for (proto, kept) in [
         ("envelope", "p2p-core/src/envelope_proto.rs"),
