@@ -69,7 +69,7 @@ impl Peer {
         loop {
             match session.open.open(&mut self.wire).unwrap() {
                 Opened::Record(plain) => return plain,
-                _ => self.exchange().await,
+                Opened::Incomplete(_) | _ => self.exchange().await,
             }
         }
     }
