@@ -224,8 +224,12 @@ async fn request(conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {
     let invalid = |text: String| {
         failed(Cause::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, text).into()))
     };
-    let message = merge(bytes.into()).map_err(invalid)?;
-    understand(&message, conn).map_err(invalid)
+    decode(bytes.into(), conn.info().public_key()).map_err(invalid)
+}
+
+/// Decodes the answer of the peer that has proven to have `public_key`.
+pub(crate) fn decode(answer: Bytes, public_key: &PublicKey) -> Result<PeerInfo, String> {
+    understand(&merge(answer)?, public_key)
 }
 
 /// Merges the messages of an answer: the last scalar wins, lists are joined (IDENT-09).
@@ -251,17 +255,16 @@ fn merge(mut bytes: Bytes) -> Result<proto::Identify, String> {
     Ok(merged)
 }
 
-fn understand(message: &proto::Identify, conn: &Conn) -> Result<PeerInfo, String> {
-    let public_key = conn.info().public_key().clone();
+fn understand(message: &proto::Identify, public_key: &PublicKey) -> Result<PeerInfo, String> {
     let claimed = message.public_key.as_deref().ok_or("the answer has no public key")?;
     let claimed = PublicKey::from_protobuf(claimed).map_err(|error| error.to_string())?;
-    if claimed != public_key {
-        let (claimed, actual) = (claimed.peer_id(), conn.peer());
+    if claimed != *public_key {
+        let (claimed, actual) = (claimed.peer_id(), public_key.peer_id());
         return Err(format!("the answer is of {claimed}, the connection is to {actual}"));
     }
     let addr = |bytes: &Vec<u8>| decode_multiaddr(bytes).ok();
     let bare = |addr: Multiaddr| addr.split_peer().ok().map(|(addr, _)| addr);
-    let (listen_addrs, record_seq) = match signed_record(message, conn) {
+    let (listen_addrs, record_seq) = match signed_record(message, &public_key.peer_id()) {
         Some(record) => (record.addrs().to_vec(), Some(record.seq())),
         // What does not parse is left out one by one (IDENT-06).
         None => {
@@ -271,7 +274,7 @@ fn understand(message: &proto::Identify, conn: &Conn) -> Result<PeerInfo, String
     };
     let protocols = message.protocols.iter().filter_map(|name| ProtocolId::new(name).ok());
     Ok(PeerInfo {
-        public_key,
+        public_key: public_key.clone(),
         listen_addrs,
         record_seq,
         protocols: protocols.take(PROTOCOLS_MAX).collect(),
@@ -282,10 +285,9 @@ fn understand(message: &proto::Identify, conn: &Conn) -> Result<PeerInfo, String
 }
 
 /// The peer's signed record of itself; one that is not valid counts for nothing (IDENT-12).
-fn signed_record(message: &proto::Identify, conn: &Conn) -> Option<PeerRecord> {
-    let peer = conn.peer();
+fn signed_record(message: &proto::Identify, peer: &PeerId) -> Option<PeerRecord> {
     match PeerRecord::open(message.signed_peer_record.as_deref()?) {
-        Ok(record) if *record.peer() == peer => Some(record),
+        Ok(record) if record.peer() == peer => Some(record),
         Ok(record) => {
             tracing::debug!(%peer, of = %record.peer(), "a peer record of another peer");
             None

@@ -46,6 +46,9 @@ mod dial;
 mod dispatch;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 pub mod identify;
 pub mod key_file;

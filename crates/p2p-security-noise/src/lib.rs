@@ -89,6 +89,9 @@
 
 pub mod cipher;
 mod fields;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod io;
 pub mod limits;

@@ -24,7 +24,7 @@ pub(crate) struct CipherState {
 }
 
 impl CipherState {
-    fn new(cipher: Cipher, key: &[u8; KEY_LEN]) -> Result<Self, SecurityError> {
+    pub(crate) fn new(cipher: Cipher, key: &[u8; KEY_LEN]) -> Result<Self, SecurityError> {
         Ok(Self { key: cipher.key(key)?, counter: 0 })
     }
 
