@@ -8,8 +8,8 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use p2p_core::{
-    AddrExt, ConnectionError, Multiaddr, PeerRecord, PeerRecordError, ProtocolId, PublicKey,
-    RecordSeq, Stream, addrs_for, decode_multiaddr, varint,
+    AddrExt, ConnectionError, Multiaddr, PeerId, PeerRecord, PeerRecordError, ProtocolId,
+    PublicKey, RecordSeq, Stream, addrs_for, decode_multiaddr, multiaddr::Protocol, varint,
 };
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -263,7 +263,9 @@ fn understand(message: &proto::Identify, public_key: &PublicKey) -> Result<PeerI
         return Err(format!("the answer is of {claimed}, the connection is to {actual}"));
     }
     let addr = |bytes: &Vec<u8>| decode_multiaddr(bytes).ok();
-    let bare = |addr: Multiaddr| addr.split_peer().ok().map(|(addr, _)| addr);
+    let useful =
+        |addr: &Multiaddr| addr.iter().last().is_some_and(|last| !matches!(last, Protocol::P2p(_)));
+    let bare = |addr: Multiaddr| addr.split_peer().ok().map(|(addr, _)| addr).filter(useful);
     let (listen_addrs, record_seq) = match signed_record(message, &public_key.peer_id()) {
         Some(record) => (record.addrs().to_vec(), Some(record.seq())),
         // What does not parse is left out one by one (IDENT-06).
@@ -320,5 +322,31 @@ pub(crate) async fn wait(conn: &Conn) -> Result<Arc<PeerInfo>, OpenError> {
 impl From<std::io::Error> for Cause {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_core::Keypair;
+
+    use super::*;
+
+    /// They came out as empty, and as ending in `/p2p`.
+    #[test]
+    fn ident_06_addresses_that_are_nothing_but_peer_ids_are_left_out() {
+        let key = Keypair::from_ed25519_seed(&[7; 32]).public();
+        let whole: Multiaddr = "/ip4/1.2.3.4/tcp/1".parse().unwrap();
+        let id = format!("/p2p/{}", key.peer_id());
+        let named = [id.clone(), format!("{id}{id}"), format!("{whole}{id}{id}")];
+        let named = named.map(|text| text.parse::<Multiaddr>().unwrap());
+        let message = proto::Identify {
+            public_key: Some(key.to_protobuf()),
+            listen_addrs: named.iter().chain([&whole]).map(Multiaddr::to_vec).collect(),
+            observed_addr: Some(named[0].to_vec()),
+            ..proto::Identify::default()
+        };
+        let info = understand(&message, &key).unwrap();
+        assert_eq!(info.listen_addrs, [whole]);
+        assert_eq!(info.observed_addr, None);
     }
 }
