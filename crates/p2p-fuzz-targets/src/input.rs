@@ -65,11 +65,14 @@ impl<'a> Input<'a> {
     /// Cuts `whole` into pieces: one, single bytes, or as the input says.
     pub(crate) fn cut<'b>(&mut self, mut whole: &'b [u8]) -> Vec<&'b [u8]> {
         let way = self.below(8);
+        if way == 4 && whole.len() <= 2048 {
+            return whole.chunks(1).collect();
+        }
         let mut pieces = Vec::new();
         while !whole.is_empty() {
             let count = match way {
                 0..=3 => whole.len(),
-                4 if whole.len() <= 2048 => 1,
+                _ if self.is_empty() => whole.len(),
                 _ => self.len(whole.len()),
             };
             let (piece, rest) = whole.split_at(count.min(whole.len()));

@@ -15,8 +15,14 @@ use p2p_fuzz_targets::TARGETS;
 const VARIANTS: usize = 1000;
 /// The same where one run takes long.
 const VARIANTS_SLOW: usize = 60;
-const SLOW: [&str; 5] =
-    ["key_file", "noise_handshake", "noise_record", "yamux_pair", "yamux_session"];
+const SLOW: [&str; 6] = [
+    "key_file",
+    "multistream_pair",
+    "noise_handshake",
+    "noise_record",
+    "yamux_pair",
+    "yamux_session",
+];
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
