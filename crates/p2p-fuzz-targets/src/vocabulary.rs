@@ -1,7 +1,8 @@
 //! What names things: keys, peer ids, addresses, protocols, and the varints in them.
 
 use p2p_core::{
-    AddrExt, Keypair, Multiaddr, PeerId, ProtocolId, PublicKey, multiaddr::Protocol, varint as var,
+    AddrExt, KeyType, Keypair, Multiaddr, PeerId, ProtocolId, PublicKey, multiaddr::Protocol,
+    varint as var,
 };
 use sha2::{Digest, Sha256};
 
@@ -36,6 +37,10 @@ pub fn private_key(data: &[u8]) {
     let Ok(again) = Keypair::from_protobuf(&canonical) else { panic!("its own form is refused") };
     assert_eq!(again.to_protobuf(), canonical);
     assert_eq!(again.public(), pair.public());
+    if pair.public().key_type() == KeyType::Ed25519 {
+        let halves = &canonical[4..];
+        assert!(data.windows(halves.len()).any(|bytes| bytes == halves), "halves of two keys");
+    }
     assert_eq!(pair.public().verify(data, &pair.sign(data)), Ok(()));
     assert!(!format!("{pair:?}").is_empty());
 }
