@@ -83,7 +83,7 @@ async fn echo_on_two_threads() {
 
 /// rust-yamux issue 227: replies that wait to be written must not stop the reading.
 #[tokio::test(start_paused = true)]
-async fn sixty_four_streams_saturate_a_tiny_pipe_in_both_directions() {
+async fn rust_yamux_227_sixty_four_streams_saturate_a_tiny_pipe_in_both_directions() {
     const LEN: usize = 300_000;
     let (client, _, server, _) = pair(1000);
     async fn exchange(stream: p2p_mux::MuxStream) {
@@ -239,7 +239,7 @@ async fn a_pending_accept_is_told_when_the_driver_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_pipe_is_a_truncation_only_with_streams() {
+async fn yamux_40_the_end_of_the_pipe_is_a_truncation_only_with_streams() {
     let (mut mux, served, pipe) = raw(64);
     settle().await;
     drop(pipe);
@@ -322,7 +322,7 @@ async fn a_violation_ends_the_connection_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_for_ten_seconds_is_given_up() {
+async fn ghsa_29qp_crvh_w22m_a_peer_that_takes_nothing_for_ten_seconds_is_given_up() {
     let (mux, served, mut pipe) = raw(64);
     let mut stream = mux.open().await.unwrap();
     stream.write_all(&[0; 100_000]).await.unwrap();
@@ -395,7 +395,7 @@ async fn close_is_bounded_in_time_when_the_peer_reads_nothing() {
 
 /// Neither can write before the other reads.
 #[tokio::test(start_paused = true)]
-async fn both_sides_close_at_once_with_full_pipes() {
+async fn go_yamux_5c8df85_both_sides_close_at_once_with_full_pipes() {
     let (client, client_task, mut server, server_task) = pair(16);
     let mut ours = client.open().await.unwrap();
     let mut theirs = server.open().await.unwrap();
@@ -617,7 +617,7 @@ async fn a_finished_stream_that_is_dropped_later_is_forgotten_in_time() {
 
 /// polkadot-sdk issue 9169: a layer below that claims to have written more than it got.
 #[tokio::test(start_paused = true)]
-async fn a_pipe_that_lies_about_its_writes_is_an_error() {
+async fn polkadot_sdk_9169_a_pipe_that_lies_about_its_writes_is_an_error() {
     struct Liar;
     impl AsyncRead for Liar {
         fn poll_read(
@@ -643,8 +643,10 @@ async fn a_pipe_that_lies_about_its_writes_is_an_error() {
             Poll::Ready(Ok(()))
         }
     }
-    let (_mux, driver) = connect(Liar, &Yamux::default(), Role::Initiator);
-    assert!(matches!(soon(driver).await, ConnectionError::Io(_)));
+    let (mux, mut driver) = connect(Liar, &Yamux::default(), Role::Initiator);
+    assert!(matches!(soon(&mut driver).await, ConnectionError::Io(_)));
+    assert!(matches!(soon(driver).await, ConnectionError::Dropped), "polled once more");
+    assert!(mux.open().await.is_err());
 }
 
 /// A future that is polled `polls` times and then dropped.
@@ -733,7 +735,7 @@ async fn a_dropped_send_leaves_what_it_did_not_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_stream_does_not_stall_another() {
+async fn yamux_47_a_stalled_stream_does_not_stall_another() {
     let (client, _, mut server, _) = pair(4096);
     let mut stalled = client.open().await.unwrap();
     let filling = tokio::spawn(async move {

@@ -4,6 +4,7 @@ mod advisories;
 mod frames;
 mod limits;
 mod model;
+mod points;
 mod session;
 mod streams;
 mod windows;

@@ -114,7 +114,7 @@ fn cve_2019_9518_empty_frames() {
 
 /// rust-yamux 0.14 keeps every frame as a block of its own: 60 to 90 times the payload.
 #[test]
-fn one_byte_frames_cost_no_more_memory_than_large_ones() {
+fn rust_yamux_0_14_one_byte_frames_cost_no_more_memory_than_large_ones() {
     const WINDOW: usize = 262_144;
     let frame = data(0, 1, b"x").encode();
     // Each frame alone, and as many as fit one received buffer.
@@ -203,4 +203,191 @@ fn rust_yamux_227_two_saturated_sessions_never_deadlock() {
         }
     }
     panic!("deadlock: {left:?} to write, {read:?} read");
+}
+
+/// Each ping was answered by a task of its own. Pings between data are no different, and those
+/// that are not answered are not made up for later.
+#[test]
+fn go_yamux_203f9c9_cve_2019_9512_ping_flood_between_data() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    for i in 0..100_000 {
+        rig.hear(&bare(PING, SYN, 0, i)).unwrap();
+        if i % 100 == 0 {
+            rig.hear(&data(0, 1, b"x")).unwrap();
+        }
+        assert!(rig.session.backlog() <= 33);
+        rig.events();
+    }
+    assert_eq!(rig.frames().len(), 32);
+    assert_eq!(rig.read_all(one).0.len(), 1000);
+}
+
+/// Streams had no cap, and what was remembered of those in flight was never forgotten.
+#[test]
+fn go_yamux_f55df18_syn_flood() {
+    let mut rig = Rig::server();
+    let mut refused = 0;
+    let flood = (0..).find_map(|i| {
+        let result = rig.hear(&data(SYN, 1 + 2 * i, b"body"));
+        rig.events();
+        refused += rig.frames().iter().filter(|frame| frame.flags == RST).count();
+        let counters = rig.session.counters();
+        assert!(counters.streams <= 256 && rig.session.backlog() < 600);
+        result.err()
+    });
+    assert_eq!(flood, Some(MuxError::Flood { what: "stream resets", limit: 1000 }));
+    assert_eq!(refused, 1000);
+}
+
+/// Connections without limits on streams were exhausted by opening them: here each is refused
+/// without a word of it being kept, and the others go on.
+#[test]
+fn cve_2022_23492_23486_23487_stream_flood_hurts_nobody_else() {
+    let config = quiet().streams_inbound_max(4);
+    let mut rig = Rig::with(config, Role::Responder, Duration::ZERO);
+    let streams: Vec<StreamId> = [1, 3, 5, 7].map(|number| rig.accepted(number)).into();
+    for i in 0..900 {
+        rig.hear(&data(SYN, 9 + 2 * i, &[0; 5000])).unwrap();
+    }
+    assert_eq!(rig.session.counters().streams, 4);
+    rig.frames();
+    for id in streams {
+        rig.hear(&data(0, number(id), b"still here")).unwrap();
+        assert_eq!(rig.read_all(id).0, b"still here");
+        assert_eq!(rig.write(id, b"and here"), 8);
+    }
+    assert_eq!(rig.frames().len(), 4);
+}
+
+/// A frame was kept until it was whole, and the window looked at then: here the header decides,
+/// and what has come of a body is handed on at once.
+#[test]
+fn js_yamux_8_0_a_frame_is_not_buffered_before_its_window_is_checked() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    let wire = data(0, 1, &[4; 100_000]).encode();
+    rig.hear_bytes(&wire[..12 + 70_000]).unwrap();
+    assert_eq!(rig.read_all(one).0.len(), 70_000);
+    rig.hear_bytes(&wire[12 + 70_000..]).unwrap();
+    assert_eq!(rig.read_all(one).0.len(), 30_000);
+    let left = 262_144 - 100_000;
+    let result = rig.hear_bytes(&bare(DATA, 0, 1, left + 1).encode());
+    assert!(matches!(result, Err(MuxError::WindowExceeded { .. })), "by its header alone");
+}
+
+/// It went on serving the connection after its own go away.
+#[test]
+fn rust_yamux_0_14_nothing_is_served_after_a_protocol_error() {
+    let mut rig = Rig::server();
+    let one = rig.accepted(1);
+    rig.write(one, b"never sent");
+    rig.hear(&bare(GO_AWAY, 0, 1, 0)).unwrap_err();
+    for frame in [data(SYN, 3, b"x"), data(0, 1, b"x"), bare(PING, SYN, 0, 1)] {
+        rig.hear(&frame).unwrap();
+    }
+    assert_eq!(rig.session.accept(), None);
+    assert_eq!(rig.read_all(one), (vec![], End::Open));
+    assert_eq!(rig.frames(), [bare(GO_AWAY, 0, 0, 1)]);
+    rig.hear_bytes(&[9; 100]).unwrap();
+    assert!(!rig.session.has_transmit() && rig.session.open().is_pending());
+}
+
+/// Data of one stream came at the moment at which others ended, and its reader was not woken.
+#[test]
+fn mplex_0_44_h2_931_no_reader_is_left_asleep_when_others_end() {
+    let mut rig = Rig::server();
+    let streams = [1, 3, 5, 7].map(|number| rig.accepted(number));
+    for id in streams {
+        assert!(rig.session.read(id, 100).is_pending());
+    }
+    rig.events();
+    rig.session.reset(streams[0], ErrorCode::NONE);
+    let wire: Vec<u8> =
+        [bare(UPDATE, RST, 3, 0), data(0, 5, b"data"), bare(DATA, FIN, 7, 0), data(SYN, 9, b"new")]
+            .iter()
+            .flat_map(Frame::encode)
+            .collect();
+    rig.hear_bytes(&wire).unwrap();
+    let [one, three, five, seven] = streams;
+    assert_eq!(
+        rig.events(),
+        [
+            MuxEvent::Ended(one),
+            MuxEvent::Ended(three),
+            MuxEvent::Readable(five),
+            MuxEvent::Readable(seven),
+            MuxEvent::Acceptable,
+        ]
+    );
+}
+
+/// Frames below 256 bytes that nobody reads, h2's measure: what they cost is what they carry.
+#[test]
+fn h2_935_rustsec_2026_0258_small_frames_within_the_window_cost_what_they_carry() {
+    let mut rig = Rig::server();
+    let streams = [1, 3, 5, 7].map(|number| rig.accepted(number));
+    for round in 0..26_000 {
+        let id = streams[round % 4];
+        rig.hear(&data(0, number(id), &[0; 10])).unwrap();
+        rig.events();
+    }
+    for id in streams {
+        let held = rig.session.held(id);
+        assert!(held <= 65_000 + (16 << 10) + 4096, "{held} bytes held for 65,000");
+    }
+    assert!(rig.session.backlog() < 100);
+}
+
+/// Credit of one byte at a time makes frames of one byte, never more work than the peer paid for.
+#[test]
+fn cve_2019_9511_data_dribble() {
+    let mut rig = Rig::client();
+    let one = rig.opened();
+    while rig.write(one, &[0; 100_000]) > 0 {
+        rig.frames();
+    }
+    for _ in 0..10_000 {
+        assert_eq!(rig.write(one, &[0; 100_000]), 0);
+        rig.hear(&bare(UPDATE, 0, 1, 1)).unwrap();
+        assert_eq!(rig.write(one, &[0; 100_000]), 1);
+        assert_eq!(rig.frames().len(), 1);
+        assert!(rig.session.backlog() < 10);
+        rig.events();
+    }
+}
+
+/// The peer asks for much and takes nothing: what waits to be sent stays bounded.
+#[test]
+fn cve_2019_9517_internal_data_buffering() {
+    let mut rig = Rig::server();
+    for i in 0..200 {
+        let number = 1 + 2 * i;
+        rig.hear(&bare(UPDATE, SYN, number, u32::MAX - 262_144)).unwrap();
+        let stream = rig.session.accept().unwrap();
+        for _ in 0..10 {
+            let taken = rig.write(stream, &[0; 100_000]);
+            assert!(taken <= 128 << 10);
+        }
+    }
+    assert!(rig.session.counters().queued <= (1 << 20) + 200 * 4096);
+}
+
+/// Streams that come and go keep nothing and reorder nothing.
+#[test]
+fn cve_2019_9513_resource_loop() {
+    let mut rig = Rig::server();
+    let held = rig.accepted(1);
+    for i in 1..20_000 {
+        let number = 1 + 2 * i;
+        rig.hear(&data(SYN | FIN, number, b"?")).unwrap();
+        let stream = rig.session.accept().unwrap();
+        rig.write(stream, b"!");
+        rig.session.finish(stream).unwrap();
+        assert_eq!(rig.frames(), [data(ACK | FIN, number, b"!")]);
+        rig.release(stream);
+        rig.events();
+        assert!(rig.session.counters().streams == 1 && rig.session.backlog() < 200);
+    }
+    assert_eq!(rig.write(held, b"goes on"), 7);
 }

@@ -150,7 +150,7 @@ fn yamux_07_empty_data_frames_are_legal() {
 
 /// Every vector that must be ignored, and others like them.
 #[test]
-fn yamux_20_frames_for_unknown_streams_are_ignored() {
+fn yamux_20_t05_04_frames_for_unknown_streams_are_ignored() {
     let mut rig = Rig::server();
     for wire in [
         "000000040000006300000000",

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn yamux_32_pings_are_answered_at_once_and_first() {
+fn yamux_32_t05_07_pings_are_answered_at_once_and_first() {
     let mut rig = Rig::client();
     let one = rig.opened();
     rig.write(one, b"data");
@@ -177,7 +177,7 @@ fn closing_refuses_streams_that_nobody_has_accepted() {
 }
 
 #[test]
-fn yamux_41_the_code_of_a_reset_is_never_credit() {
+fn yamux_41_t05_08_the_code_of_a_reset_is_never_credit() {
     let mut rig = Rig::server();
     let one = rig.accepted(1);
     rig.hear(&bare(UPDATE, RST, 1, u32::MAX)).unwrap();

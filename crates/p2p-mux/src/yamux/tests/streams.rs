@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn yamux_08_clients_open_odd_and_servers_even_streams() {
+fn yamux_08_t05_14_clients_open_odd_and_servers_even_streams() {
     let mut client = Rig::client();
     let mut server = Rig::server();
     assert_eq!([client.open(), client.open()], [id(1), id(3)]);
@@ -196,7 +196,7 @@ fn data_after_the_end_are_fatal() {
 }
 
 #[test]
-fn yamux_18_a_reset_discards_and_ends_both_directions() {
+fn yamux_18_t05_10_a_reset_discards_and_ends_both_directions() {
     for (frame, error) in [(bare(UPDATE, RST, 1, 7), 7), (data(RST, 1, b"skipped"), 0)] {
         let mut rig = Rig::server();
         let one = rig.accepted(1);

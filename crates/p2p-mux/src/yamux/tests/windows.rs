@@ -39,7 +39,7 @@ fn yamux_23_headers_and_empty_frames_cost_no_credit() {
 }
 
 #[test]
-fn yamux_24_credit_on_syn_and_ack_is_a_delta() {
+fn yamux_24_t05_01_credit_on_syn_and_ack_is_a_delta() {
     let mut rig = Rig::server();
     rig.hear(&bare(UPDATE, SYN, 1, 0)).unwrap();
     rig.hear(&bare(UPDATE, SYN, 3, 10)).unwrap();
@@ -129,9 +129,9 @@ fn yamux_29_credit_comes_when_half_of_the_window_was_read() {
     assert_eq!(rig.frames(), [bare(UPDATE, 0, 1, 140_071)], "only for what was read");
 }
 
-/// Trap 9: the answer is larger than a window, and our side is finished.
+/// The answer is larger than a window, and our side is finished.
 #[test]
-fn yamux_17_credit_is_granted_after_our_own_fin() {
+fn yamux_17_t05_09_credit_is_granted_after_our_own_fin() {
     let mut rig = Rig::client();
     let one = rig.opened();
     rig.session.finish(one).unwrap();
