@@ -7,6 +7,7 @@ mod model;
 mod points;
 mod session;
 mod streams;
+mod table;
 mod windows;
 
 use std::{
