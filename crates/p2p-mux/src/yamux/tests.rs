@@ -2,9 +2,13 @@
 
 mod advisories;
 mod frames;
+mod hostile;
 mod limits;
 mod model;
 mod points;
+#[path = "../../tests/common/random.rs"]
+mod random;
+mod saturation;
 mod session;
 mod streams;
 mod table;

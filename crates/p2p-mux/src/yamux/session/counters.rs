@@ -5,7 +5,7 @@ use std::time::Instant;
 use p2p_core::StreamId;
 
 use super::{
-    super::stream::{Opening, StreamState},
+    super::stream::{Opening, RecvPhase, StreamState},
     Session,
 };
 
@@ -69,6 +69,17 @@ impl Session {
 
     pub(in crate::yamux) fn clock(&self) -> Instant {
         self.now
+    }
+
+    /// The lowest bit of this side's own streams.
+    pub(in crate::yamux) fn parity(&self) -> u32 {
+        self.next_id % 2
+    }
+
+    /// How much data a live stream may still get.
+    pub(in crate::yamux) fn window(&self, id: u32) -> Option<u32> {
+        let recv = &self.streams.get(&id)?.recv;
+        Some(if recv.phase == RecvPhase::Ended { 0 } else { recv.window })
     }
 
     pub(in crate::yamux) fn set_next_id(&mut self, id: u32) {
