@@ -35,6 +35,9 @@ const SEND_BUFFER_MAX: usize = 128 << 10;
 const SEND_BUFFERS_MAX: usize = 1 << 20;
 /// What every stream may queue however much the others have queued, in bytes.
 const SEND_BUFFER_MIN: usize = 4 << 10;
+/// A stream that becomes active with at least so many bytes sends in bulk: many of them that are
+/// filled again whenever they are empty would hold up one that says a little.
+const BULK_LEN_MIN: usize = SEND_BUFFER_MIN;
 /// Own streams that the peer has not acknowledged; opening waits beyond (YAMUX-42).
 const UNACKNOWLEDGED_MAX: usize = 256;
 /// Inbound streams that nobody has accepted; one more is reset (YAMUX-43).
@@ -243,8 +246,10 @@ impl Session {
             && !stream.in_ready
         {
             stream.in_ready = true;
-            self.urgent.push_back(id);
-            prune(&mut self.urgent, &self.streams, |id| *id);
+            let bulk = stream.send.queued() >= BULK_LEN_MIN;
+            let queue = if bulk { &mut self.bulk } else { &mut self.urgent };
+            queue.push_back(id);
+            prune(queue, &self.streams, |id| *id);
         }
     }
 

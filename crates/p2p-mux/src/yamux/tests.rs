@@ -1,9 +1,11 @@
 //! The session against raw bytes, in virtual time.
 
 mod advisories;
+mod fairness;
 mod frames;
 mod hostile;
 mod limits;
+mod link;
 mod model;
 mod points;
 #[path = "../../tests/common/random.rs"]

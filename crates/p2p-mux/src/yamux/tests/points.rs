@@ -125,11 +125,13 @@ fn yamux_45_bodies_are_at_most_64_kib() {
 fn yamux_45_t05_11_a_body_as_large_as_a_grown_window_is_taken() {
     let mut rig = Rig::with(quiet(), Role::Responder, SECOND);
     let one = rig.accepted(1);
-    let mut window = 262_144;
+    let (began, mut window) = (rig.now, 262_144);
     while window < 2 << 20 {
         rig.hear(&data(0, 1, &vec![0; window])).unwrap();
         rig.read_all(one);
         window = rig.frames().iter().map(|frame| frame.length as usize).sum();
+        rig.now += SECOND;
+        assert!(rig.now < began + 20 * SECOND);
     }
     let text = vec![5; window];
     rig.hear(&data(0, 1, &text)).unwrap();

@@ -140,7 +140,7 @@ impl World {
                         self.progress += 1;
                     }
                 }
-                other => panic!("nobody resets or waits to open: {other:?}"),
+                MuxEvent::Ended(_) | MuxEvent::Openable | _ => panic!("nobody resets: {event:?}"),
             }
         }
     }
