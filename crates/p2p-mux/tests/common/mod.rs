@@ -1,6 +1,9 @@
 //! What the tests of the driver share.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod mask;
+pub(crate) mod random;
+
 use std::{
     future::Future,
     pin::Pin,

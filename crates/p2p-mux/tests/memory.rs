@@ -1,0 +1,225 @@
+//! What a connection holds, counted by the allocator: bytes held, not bytes of payload.
+//!
+//! One test, because the count is of the whole process.
+#![cfg(feature = "yamux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{alloc::System, fmt::Write, task::Poll, time::Duration};
+
+use bytes::Bytes;
+use cap::Cap;
+use common::{
+    echo,
+    mask::{mask, sealed},
+    settle, soon,
+};
+use p2p_core::{MuxCore, Muxer, Pipe, Role, StreamId};
+use p2p_mux::{Driver, Mux, MuxStream, Setup, Yamux};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    time::Instant,
+};
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+const KIB: usize = 1 << 10;
+const WINDOW: usize = 256 * KIB;
+/// What a stream may hold beside its window: a block that is not full, and the queue of blocks.
+const BLOCKS: usize = 24 * KIB;
+/// Received buffers that unread data of a whole connection may pin.
+const PINNED: usize = 8 * 128 * KIB;
+/// What a driver may hold under load: the buffers of both directions.
+const BUFFERS: usize = (128 + 192) * KIB;
+/// Everything else of a connection.
+const CONNECTION: usize = 16 * KIB;
+/// What the test's pipe holds each way.
+const PIPE: usize = 64 * KIB;
+
+/// A header and a body.
+fn data(flags: u8, stream: u32, len: usize) -> Vec<u8> {
+    let mut frame = vec![0, 0, 0, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(u32::try_from(len).unwrap().to_be_bytes());
+    frame.resize(12 + len, 7);
+    frame
+}
+
+/// The ways to fill the window of stream 1: the sizes of its frames in turn, and how many bytes
+/// on a stream that does not exist come after each.
+const SLICINGS: [(&str, &[usize], usize); 7] = [
+    ("frames of one byte", &[1], 0),
+    ("frames of 64 bytes", &[64], 0),
+    ("frames of 16 KiB", &[16 * KIB], 0),
+    ("frames of one byte and of 16 KiB", &[1, 16 * KIB], 0),
+    ("frames of 4 KiB, each in a record of its own", &[4 * KIB], 60 * KIB),
+    ("frames of 4095 bytes, each in a record of its own", &[4 * KIB - 1], 60 * KIB),
+    ("one frame", &[WINDOW], 0),
+];
+
+/// The plain bytes that fill the window so.
+fn filling(sizes: &[usize], other: usize) -> Vec<u8> {
+    let mut wire = Vec::new();
+    let mut left = WINDOW;
+    for size in sizes.iter().cycle() {
+        let len = left.min(*size);
+        if len == 0 {
+            return wire;
+        }
+        left -= len;
+        wire.extend(data(0, 1, len));
+        if other > 0 {
+            wire.extend(data(0, 99, other));
+        }
+    }
+    wire
+}
+
+fn held_since(before: usize) -> usize {
+    HEAP.allocated().saturating_sub(before)
+}
+
+fn session() -> Box<dyn MuxCore> {
+    Yamux::default().start(Role::Responder, std::time::Instant::now())
+}
+
+/// A session alone, which is given records of `record` bytes, each in a buffer of its own.
+fn an_unread_stream_of_a_session(record: usize, figures: &mut String) {
+    for (name, sizes, other) in SLICINGS {
+        let wire = filling(sizes, other);
+        let now = std::time::Instant::now();
+        let before = HEAP.allocated();
+        let mut session = session();
+        session.handle_data(data(1, 1, 0).into(), now).unwrap();
+        let stream = session.accept().unwrap();
+        for piece in wire.chunks(record) {
+            session.handle_data(Bytes::copy_from_slice(piece), now).unwrap();
+            while session.poll_event().is_some() {}
+        }
+        let held = held_since(before);
+        writeln!(figures, "session, records of {record}: {held} bytes held for {name}").unwrap();
+        assert!(held <= WINDOW + BLOCKS + PINNED, "{held} bytes held for {name}");
+        if sizes.iter().all(|size| *size < 4 * KIB) {
+            assert!(held <= WINDOW + BLOCKS, "{held} bytes held for {name}");
+        }
+        assert_eq!(read_all(session.as_mut(), stream), WINDOW);
+        let left = held_since(before);
+        assert!(left <= 4 * KIB, "{left} bytes held after all was read");
+    }
+}
+
+fn read_all(session: &mut dyn MuxCore, stream: StreamId) -> usize {
+    let mut count = 0;
+    while let Poll::Ready(Ok(Some(chunk))) = session.read(stream, usize::MAX) {
+        count += chunk.len();
+    }
+    count
+}
+
+fn start(io: DuplexStream, role: Role) -> (Mux, Driver) {
+    let (read, write) = tokio::io::split(io);
+    let core = Yamux::default().start(role, Instant::now().into_std());
+    Setup::new(Pipe::new(read, write), core).sealed(mask(65_000), mask(65_000)).start()
+}
+
+/// Through the driver, whose records of 64 KiB lie in receive buffers of 128 KiB.
+async fn an_unread_stream_of_a_connection(figures: &mut String) {
+    for (name, sizes, other) in SLICINGS {
+        let mut wire = sealed(&data(1, 1, 0), 65_000);
+        wire.extend(sealed(&filling(sizes, other), 65_000));
+        let before = HEAP.allocated();
+        let (ours, mut theirs) = duplex(PIPE);
+        let (mut mux, driver) = start(ours, Role::Responder);
+        let driver = tokio::spawn(driver);
+        theirs.write_all(&wire).await.unwrap();
+        settle().await;
+        let mut stream = soon(mux.accept()).await.unwrap();
+        let held = held_since(before);
+        let most = WINDOW + BLOCKS + PINNED + BUFFERS + CONNECTION + 2 * PIPE;
+        writeln!(figures, "driver: {held} bytes held for {name}").unwrap();
+        assert!(held <= most, "{held} bytes held for {name}");
+
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let held = held_since(before);
+        writeln!(figures, "driver, idle: {held} bytes held for {name}").unwrap();
+        assert!(held <= most - BUFFERS, "{held} bytes held for {name} by an idle connection");
+
+        let mut unread = vec![0; WINDOW];
+        soon(stream.read_exact(&mut unread)).await.unwrap();
+        drop(unread);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let held = held_since(before);
+        assert!(held <= CONNECTION + 2 * PIPE, "{held} bytes held after all was read");
+        driver.abort();
+        drop((mux, stream, theirs));
+        settle().await;
+    }
+}
+
+/// A connection that has moved much and is idle now, and streams that are open and idle.
+async fn an_idle_connection(figures: &mut String) {
+    const STREAMS: usize = 100;
+    let before = HEAP.allocated();
+    let (ours, theirs) = duplex(KIB);
+    let (client, driver) = start(ours, Role::Initiator);
+    let first = tokio::spawn(driver);
+    let (server, driver) = start(theirs, Role::Responder);
+    let second = tokio::spawn(driver);
+    let echoing = tokio::spawn(echo(server));
+    for _ in 0..4 {
+        exchange(client.open().await.unwrap()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let idle = held_since(before) / 2;
+    writeln!(figures, "an idle connection holds about {idle} bytes").unwrap();
+    assert!(idle <= CONNECTION, "{idle} bytes held by an idle connection");
+
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(client.open().await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    // Both ends are here, and a task of the echo with its buffer of 8 KiB.
+    let each = (held_since(before) / 2 - idle) / STREAMS;
+    writeln!(figures, "an idle stream holds about {each} bytes, half of the echo's task included")
+        .unwrap();
+    assert!(each <= 8 * KIB, "{each} bytes held by an idle stream");
+    drop(streams);
+    for task in [first, second] {
+        task.abort();
+    }
+    echoing.abort();
+}
+
+async fn exchange(stream: MuxStream) {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let sender = tokio::spawn(async move {
+        write.write_all(&vec![1; 1 << 20]).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    let mut all = Vec::new();
+    soon(read.read_to_end(&mut all)).await.unwrap();
+    assert_eq!(all.len(), 1 << 20);
+    sender.await.unwrap();
+}
+
+#[test]
+fn promise_3_memory_is_bounded_in_bytes_held_however_the_peer_slices_its_frames() {
+    // Written at the end: what is printed is held, too.
+    let mut figures = String::with_capacity(16 * KIB);
+    for record in [1, 5000, 65_000, 131_000] {
+        an_unread_stream_of_a_session(record, &mut figures);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        an_unread_stream_of_a_connection(&mut figures).await;
+        an_idle_connection(&mut figures).await;
+    });
+    eprint!("{figures}");
+}
