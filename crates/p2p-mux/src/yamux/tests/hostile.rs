@@ -282,10 +282,10 @@ impl Held {
 
 #[test]
 fn go_yamux_c917613_no_frames_of_a_hostile_peer_break_anything() {
-    for_seeds(3000, |seed| World::new(seed, true).run());
+    for_seeds(1500, |seed| World::new(seed, true).run());
 }
 
 #[test]
 fn go_yamux_c917613_no_bytes_of_a_hostile_peer_break_anything() {
-    for_seeds(3000, |seed| World::new(seed, false).run());
+    for_seeds(1500, |seed| World::new(seed, false).run());
 }

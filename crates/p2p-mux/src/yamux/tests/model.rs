@@ -10,7 +10,7 @@ use super::{
     *,
 };
 
-const SEEDS: u64 = 5000;
+const SEEDS: u64 = 3000;
 const STEPS: usize = 400;
 
 /// Small, middling or large: rarely more than a window.
