@@ -38,10 +38,11 @@ pub fn private_key(data: &[u8]) {
     assert_eq!(again.to_protobuf(), canonical);
     assert_eq!(again.public(), pair.public());
     if pair.public().key_type() == KeyType::Ed25519 {
-        let halves = &canonical[4..];
+        // A seed alone is a form that py-libp2p stores.
+        let halves = if data.len() < canonical.len() { &canonical[4..36] } else { &canonical[4..] };
         assert!(data.windows(halves.len()).any(|bytes| bytes == halves), "halves of two keys");
     }
-    assert_eq!(pair.public().verify(data, &pair.sign(data)), Ok(()));
+    assert_eq!(pair.public().verify(data, &pair.sign(data).expect("every key signs")), Ok(()));
     assert!(!format!("{pair:?}").is_empty());
 }
 

@@ -27,7 +27,7 @@ pub fn verify_payload(
 ///
 /// # Errors
 /// [`SecurityError`] when the cipher refuses the key.
-pub fn records(key: &[u8; 32]) -> Result<(Box<dyn Seal>, Box<dyn Open>), SecurityError> {
+pub fn records(key: &[u8; 32]) -> Result<(impl Seal + use<>, impl Open + use<>), SecurityError> {
     let cipher = || CipherState::new(Cipher::RUST_CRYPTO, key);
-    Ok((Box::new(Sealer::new(cipher()?)), Box::new(Opener::new(cipher()?))))
+    Ok((Sealer::new(cipher()?), Opener::new(cipher()?)))
 }

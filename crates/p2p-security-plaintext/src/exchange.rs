@@ -60,7 +60,9 @@ impl Handshake for Exchange {
         match mem::replace(&mut self.state, State::Over) {
             State::Begin(message) => out.extend_from_slice(&message),
             State::Await => {}
-            State::Over => return Err(SecurityError::Over),
+            State::Over => {
+                return Err(SecurityError::IllegalMove { state: "Over", event: "advance" });
+            }
         }
         let Some(peer) = self.receive(wire)? else {
             self.state = State::Await;
@@ -153,7 +155,10 @@ mod tests {
     fn failure_of(expected: Option<PeerId>, mut wire: BytesMut) -> SecurityError {
         let (mut side, mut out) = (side(1, expected), BytesMut::new());
         let error = side.advance(&mut wire, &mut out).expect_err("a failure");
-        assert_eq!(side.advance(&mut wire, &mut out).err(), Some(SecurityError::Over));
+        assert_eq!(
+            side.advance(&mut wire, &mut out).err(),
+            Some(SecurityError::IllegalMove { state: "Over", event: "advance" })
+        );
         error
     }
 
@@ -186,7 +191,10 @@ mod tests {
             assert!(out.is_empty() && session.muxer.is_none());
             assert_eq!(session.peer, keypair(2).public());
             assert_eq!(wire, b"first bytes"[..]);
-            assert_eq!(handshake.advance(&mut wire, &mut out).err(), Some(SecurityError::Over));
+            assert_eq!(
+                handshake.advance(&mut wire, &mut out).err(),
+                Some(SecurityError::IllegalMove { state: "Over", event: "advance" })
+            );
         }
     }
 

@@ -215,7 +215,7 @@ impl Side {
         assert!(before.ends_with(&self.wire), "takes from the front only");
         assert!(self.wire.capacity() <= capacity, "the buffer has grown");
         if self.over {
-            assert!(matches!(outcome, Err(SecurityError::Over)));
+            assert!(matches!(outcome, Err(SecurityError::IllegalMove { .. })));
             assert!(self.wire == before, "nothing is taken after the end");
         }
         match outcome {

@@ -24,11 +24,15 @@ static IDENTITIES: LazyLock<[Signed; 2]> = LazyLock::new(|| {
         Signed {
             public_key: pair.public(),
             encoded: pair.public().to_protobuf(),
-            signature: pair.sign(&[PREFIX, &STATIC_KEY].concat()),
-            others: [pair.sign(&[PREFIX, &[6; 32]].concat()), pair.sign(&STATIC_KEY)],
+            signature: sign(&pair, &[PREFIX, &STATIC_KEY].concat()),
+            others: [sign(&pair, &[PREFIX, &[6; 32]].concat()), sign(&pair, &STATIC_KEY)],
         }
     })
 });
+
+fn sign(pair: &Keypair, text: &[u8]) -> Vec<u8> {
+    pair.sign(text).expect("an Ed25519 key signs")
+}
 
 /// The decrypted payload of messages 2 and 3, built of fields in any order and number: only a peer
 /// whose signature is in it is believed, and no long list of multiplexers is.

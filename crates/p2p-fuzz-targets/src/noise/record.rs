@@ -1,5 +1,5 @@
 use bytes::BytesMut;
-use p2p_core::{Open, Opened};
+use p2p_core::{Open, Opened, Seal};
 use p2p_security_noise::{
     fuzzing::records,
     limits::{EMPTY_RECORDS_MAX, MESSAGE_LEN_MAX},
@@ -81,14 +81,14 @@ fn change(input: &mut Input, records: &mut Vec<Vec<u8>>) {
     }
 }
 
-struct Reader {
-    open: Box<dyn Open>,
+struct Reader<O> {
+    open: O,
     wire: BytesMut,
     plain: Vec<u8>,
     failed: bool,
 }
 
-impl Reader {
+impl<O: Open> Reader<O> {
     fn hear(&mut self, bytes: &[u8]) {
         self.wire.extend_from_slice(bytes);
         let mut empty = 0;
