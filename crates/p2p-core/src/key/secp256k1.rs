@@ -97,7 +97,7 @@ mod tests {
     const UNCOMPRESSED: &str = "047777e994e452c21604f91de093ce415f5432f701dd8cd1a7a6fea0e630bfca991b41b30efa52b659e9db235c31f9975578a17e2b356a6b84837b5b45c555cfb1";
 
     #[test]
-    fn key_09_uncompressed_points_are_reencoded() {
+    fn key_09_pid_03_uncompressed_points_are_reencoded() {
         let compressed = vector("secp256k1-public");
         let key = PublicKey::from_protobuf(&message(2, &hex(UNCOMPRESSED))).expect("a point");
         assert_eq!(key.to_protobuf(), compressed);

@@ -94,7 +94,7 @@ impl Case {
 }
 
 #[test]
-fn key_01_05_06_07_09_11_the_vectors_of_the_specification() {
+fn key_01_03_05_06_07_09_11_the_vectors_of_the_specification() {
     for case in CASES {
         let pair = case.keypair();
         assert_eq!(*pair.to_protobuf(), case.private(), "{}", case.name);

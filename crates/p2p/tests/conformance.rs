@@ -1,0 +1,147 @@
+//! `docs/conformance.md` against the tests that there are: the last column of its tables is made
+//! from their names, so it can neither go stale nor name a test that is gone.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Prefixes of the catalogue's points.
+const PREFIXES: [&str; 16] = [
+    "var", "key", "pid", "env", "ma", "dns", "mss", "noise", "yamux", "mplex", "conn", "ident",
+    "ipush", "ping", "perf", "fetch",
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The sources of ours below `folder`, in order.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+/// The names of the functions of `text` that are marked as tests and not ignored.
+fn tests_in(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut marked = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            marked = true;
+        } else if line.starts_with("#[ignore") {
+            marked = false;
+        } else if let Some(rest) =
+            line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn "))
+            && std::mem::take(&mut marked)
+        {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap();
+            names.push(rest[..end].to_owned());
+        }
+    }
+    names
+}
+
+/// The points that a test's name stands for: `key_05_06_vectors` is KEY-05 and KEY-06.
+fn points_of(name: &str) -> Vec<String> {
+    let mut points = Vec::new();
+    let mut prefix = None;
+    for word in name.split('_') {
+        let number = word.len() == 2 && word.bytes().all(|b| b.is_ascii_digit());
+        match &prefix {
+            Some(prefix) if number => points.push(format!("{prefix}-{word}")),
+            _ => prefix = PREFIXES.contains(&word).then(|| word.to_uppercase()),
+        }
+    }
+    points
+}
+
+/// Tests by point, each with the crate it is in.
+fn shown() -> BTreeMap<String, BTreeSet<String>> {
+    let mut files = Vec::new();
+    for folder in ["crates", "interop"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files {
+        let inside = file.strip_prefix(root()).unwrap();
+        let mut parts = inside.iter().map(|part| part.to_str().unwrap());
+        let krate = parts.find(|part| *part != "crates").unwrap();
+        for name in tests_in(&fs::read_to_string(&file).unwrap()) {
+            for point in points_of(&name) {
+                shown.entry(point).or_default().insert(format!("{krate}: `{name}`"));
+            }
+        }
+    }
+    shown
+}
+
+/// A row of a table: point, level, what it asks, and what shows it.
+fn row(line: &str) -> Option<[&str; 4]> {
+    let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').collect();
+    let (prefix, number) = cells.first()?.trim().split_once('-')?;
+    if !PREFIXES.contains(&prefix.to_lowercase().as_str()) || number.len() != 2 {
+        return None;
+    }
+    let [point, level, asks, by] = cells.as_slice() else { panic!("not four cells: {line}") };
+    Some([point.trim(), level.trim(), asks.trim(), by.trim()])
+}
+
+/// A point that no test shows says why in italics; `UPDATE_CONFORMANCE=1` rewrites the rest.
+#[test]
+fn every_point_names_the_tests_that_show_it() {
+    let kept = root().join("docs/conformance.md");
+    let text = fs::read_to_string(&kept).unwrap();
+    let shown = shown();
+    let mut listed = BTreeSet::new();
+    let mut made = String::new();
+    let mut bare = Vec::new();
+    for line in text.lines() {
+        let Some([point, level, asks, by]) = row(line) else {
+            made.push_str(line);
+            made.push('\n');
+            continue;
+        };
+        assert!(listed.insert(point.to_owned()), "{point} is listed twice");
+        let by = match shown.get(point) {
+            Some(tests) => tests.iter().cloned().collect::<Vec<_>>().join("<br>"),
+            None if by.starts_with('*') => by.to_owned(),
+            None => {
+                bare.push(point.to_owned());
+                String::new()
+            }
+        };
+        made.push_str(&format!("| {point} | {level} | {asks} | {by} |\n"));
+    }
+    let unknown: Vec<_> = shown.keys().filter(|point| !listed.contains(*point)).collect();
+    assert!(unknown.is_empty(), "tests name points that the page does not list: {unknown:?}");
+    if std::env::var_os("UPDATE_CONFORMANCE").is_some() {
+        fs::write(&kept, &made).unwrap();
+    }
+    assert!(bare.is_empty(), "points with neither a test nor a reason in italics: {bare:?}");
+    assert!(
+        fs::read_to_string(&kept).unwrap() == made,
+        "docs/conformance.md differs from the tests: run this one with UPDATE_CONFORMANCE=1"
+    );
+    assert!(listed.len() > 300, "the page lists {} points", listed.len());
+}
+
+#[test]
+fn names_of_tests_are_read_as_points() {
+    assert_eq!(points_of("key_05_06_specification_vectors"), ["KEY-05", "KEY-06"]);
+    assert_eq!(points_of("mss_07_t02_3_no_byte"), ["MSS-07"]);
+    assert_eq!(points_of("a_dial_of_noise_10_wrong_peer"), ["NOISE-10"]);
+    assert_eq!(points_of("noise_and_more"), Vec::<String>::new());
+    let text = "#[test]\nfn ping_01_a() {}\nfn ping_02_helper() {}\n#[tokio::test(x)]\n\
+                async fn ping_03_b() {}\n#[test]\n#[ignore]\nfn ping_04_c() {}\n";
+    assert_eq!(tests_in(text), ["ping_01_a", "ping_03_b"]);
+}
