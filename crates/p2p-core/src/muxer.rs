@@ -1,6 +1,6 @@
 use std::{fmt, task::Poll, time::Instant};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use crate::{ErrorCode, Gather, MuxError, ProtocolId, Role, StreamError};
 
@@ -122,6 +122,21 @@ pub trait MuxCore: Send + 'static {
     /// # Errors
     /// [`StreamError`] when the data end early.
     fn read(&mut self, id: StreamId, max: usize) -> Poll<Result<Option<Bytes>, StreamError>>;
+
+    /// The same, copied to `out` as far as that has room: gives the number of bytes, 0 at the end
+    /// of the peer's data. `out` has room for at least one.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the data end early.
+    fn read_buf(
+        &mut self,
+        id: StreamId,
+        out: &mut dyn BufMut,
+    ) -> Poll<Result<usize, StreamError>> {
+        let chunk = std::task::ready!(self.read(id, out.remaining_mut()))?.unwrap_or_default();
+        out.put_slice(&chunk);
+        Poll::Ready(Ok(chunk.len()))
+    }
 
     /// Ends this side's data, behind what is queued. Nothing to do where that was done before.
     ///

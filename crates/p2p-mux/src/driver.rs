@@ -8,23 +8,24 @@
 use std::{
     fmt,
     future::Future,
-    io,
+    io::{self, IoSlice},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_core::{
     Clear, ConnectionError, ConnectionInfo, Gather, MuxCore, Muxed, Open, Opened, Pipe, Seal,
+    SecurityError,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
     time::{Instant as TokioInstant, Sleep},
 };
 
-use crate::{handle::Mux, shared::Shared};
+use crate::{blocks::Blocks, handle::Mux, shared::Shared};
 
 /// What is received at once when little comes in, in bytes.
 const READ_LEN_MIN: usize = 4 << 10;
@@ -34,6 +35,10 @@ const READ_LEN_MAX: usize = 2 * 65_537;
 /// Plain bytes that are taken from the multiplexer at once: two whole Noise records. The actual
 /// amount exceeds it by less than one frame.
 const TRANSMIT_LEN: usize = 2 * 65_519;
+/// Pieces that are written at once where nothing is sealed.
+const PIECES_MAX: usize = 64;
+/// Received buffers that are kept to be used again, besides the one that is filled.
+const READ_BLOCKS_MAX: usize = 3;
 /// Reads, and writes, of one turn; then the other direction has its turn.
 const TURN_MAX: usize = 4;
 /// Turns after which the task lets others run.
@@ -59,7 +64,7 @@ pub type Prelude = Box<dyn FnMut(&mut BytesMut) -> Result<bool, String> + Send>;
 pub struct Setup {
     pipe: Pipe,
     core: Box<dyn MuxCore>,
-    seal: Box<dyn Seal>,
+    seal: Option<Box<dyn Seal>>,
     open: Box<dyn Open>,
     wire: BytesMut,
     plain: BytesMut,
@@ -74,7 +79,7 @@ impl Setup {
         Self {
             pipe,
             core,
-            seal: Box::new(Clear),
+            seal: None,
             open: Box::new(Clear),
             wire: BytesMut::new(),
             plain: BytesMut::new(),
@@ -86,7 +91,7 @@ impl Setup {
     /// Puts a secure channel between the two.
     #[must_use]
     pub fn sealed(mut self, seal: Box<dyn Seal>, open: Box<dyn Open>) -> Self {
-        self.seal = seal;
+        self.seal = Some(seal);
         self.open = open;
         self
     }
@@ -124,6 +129,7 @@ impl Setup {
                 pipe: self.pipe.read,
                 open: self.open,
                 wire: self.wire,
+                blocks: Blocks::new(READ_BLOCKS_MAX),
                 plain: self.plain,
                 prelude: self.prelude,
                 read_len: READ_LEN_MIN,
@@ -297,7 +303,7 @@ impl Driver {
             return Ok(moved);
         }
         for _ in 0..TURN_MAX {
-            if self.writer.out.is_empty() && !self.fill(now)? {
+            if self.writer.is_empty() && !self.fill(now)? {
                 break;
             }
             match self.writer.poll_write(cx, now)? {
@@ -308,7 +314,7 @@ impl Driver {
                 }
             }
         }
-        if self.writer.out.is_empty() {
+        if self.writer.is_empty() {
             self.writer.poll_flush(cx, now)?;
         }
         Ok(moved)
@@ -324,18 +330,12 @@ impl Driver {
             }
             state.over().filter(|_| state.core.is_closed())
         });
-        let any = frames.has_remaining();
-        if any {
-            self.writer
-                .seal
-                .seal(frames, &mut self.writer.out)
-                .map_err(ConnectionError::Security)?;
-        }
+        self.writer.seal_frames().map_err(ConnectionError::Security)?;
         if let Some(cause) = closed {
             self.begin_ending(cause, now);
             return Ok(false);
         }
-        Ok(any)
+        Ok(!self.writer.is_empty())
     }
 
     fn poll_read_side(&mut self, cx: &mut Context<'_>) -> Result<Moved, ConnectionError> {
@@ -402,7 +402,7 @@ impl Driver {
         if let ConnectionError::Mux(_) = error {
             let frames = &mut self.writer.frames;
             self.shared.with_driver(|state| state.core.poll_transmit(0, frames, now));
-            if self.writer.seal.seal(frames, &mut self.writer.out).is_err() {
+            if self.writer.seal_frames().is_err() {
                 tracing::debug!("the channel is used up: ending without a goodbye");
             }
         }
@@ -479,11 +479,13 @@ impl Driver {
 
     fn holds_buffers(&self) -> bool {
         self.reader.wire.capacity() > 0 && self.reader.wire.is_empty()
+            || !self.reader.blocks.is_empty()
             || self.writer.out.capacity() > 0 && self.writer.out.is_empty()
     }
 
     fn release_idle(&mut self, now: Instant) {
         if self.moved_at + IDLE_AFTER <= now {
+            self.reader.blocks.clear();
             if self.reader.wire.is_empty() {
                 self.reader.wire = BytesMut::new();
                 self.reader.read_len = READ_LEN_MIN;
@@ -513,6 +515,8 @@ struct Reader {
     open: Box<dyn Open>,
     /// The one read buffer of the connection's life.
     wire: BytesMut,
+    /// Former read buffers, whose bytes may still wait for their readers.
+    blocks: Blocks,
     /// Opened bytes of a negotiation that is not complete.
     plain: BytesMut,
     prelude: Option<Prelude>,
@@ -525,16 +529,26 @@ struct Reader {
 
 impl Reader {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let spare = self.wire.capacity() - self.wire.len();
-        if spare < self.missing {
-            self.wire.reserve(self.read_len.max(self.missing));
-        }
+        self.make_room();
         let spare = self.wire.capacity() - self.wire.len();
         let count = ready!(pin!(self.pipe.read_buf(&mut self.wire)).poll(cx))?;
         if count == spare {
             self.read_len = (self.read_len * 4).min(READ_LEN_MAX);
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Makes room for what the next record needs, in another buffer where this one's bytes are
+    /// still referred to.
+    fn make_room(&mut self) {
+        let wanted = self.read_len.max(self.missing);
+        let spare = self.wire.capacity() - self.wire.len();
+        if spare >= self.missing || self.wire.try_reclaim(wanted) {
+            return;
+        }
+        let mut block = self.blocks.take(self.wire.len() + wanted);
+        block.extend_from_slice(&self.wire);
+        self.blocks.retire(std::mem::replace(&mut self.wire, block));
     }
 
     /// Opens every whole record that has come in.
@@ -570,7 +584,9 @@ impl Reader {
 
 struct Writer {
     pipe: Box<dyn AsyncWrite + Unpin + Send>,
-    seal: Box<dyn Seal>,
+    /// None where the pipe is used as it is.
+    seal: Option<Box<dyn Seal>>,
+    /// What is still to be sealed; or to be written as it is, once `out` is empty.
     frames: Gather,
     /// Sealed bytes on their way to the pipe.
     out: BytesMut,
@@ -583,17 +599,48 @@ struct Writer {
 }
 
 impl Writer {
+    /// Whether there is nothing to write.
+    fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.frames.is_empty()
+    }
+
+    /// Seals what was taken from the multiplexer. Without a secure channel it is copied only where
+    /// the pipe does not take the pieces.
+    fn seal_frames(&mut self) -> Result<(), SecurityError> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        match &mut self.seal {
+            Some(seal) => seal.seal(&mut self.frames, &mut self.out),
+            None if self.pipe.is_write_vectored() => Ok(()),
+            None => {
+                self.out.put(&mut self.frames);
+                Ok(())
+            }
+        }
+    }
+
     /// Writes once. Pending when the pipe takes nothing now.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<Poll<()>, ConnectionError> {
-        match Pin::new(&mut self.pipe).poll_write(cx, &self.out) {
+        let pipe = Pin::new(&mut self.pipe);
+        let (written, given) = if self.out.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let count = self.frames.chunks_vectored(&mut pieces);
+            let pieces = pieces.get(..count).unwrap_or_default();
+            let given = pieces.iter().map(|piece| piece.len()).sum();
+            (pipe.poll_write_vectored(cx, pieces), given)
+        } else {
+            (pipe.poll_write(cx, &self.out), self.out.len())
+        };
+        match written {
             Poll::Ready(Ok(0)) => {
                 Err(ConnectionError::Io(io::Error::from(io::ErrorKind::WriteZero).into()))
             }
-            Poll::Ready(Ok(count)) if count > self.out.len() => {
+            Poll::Ready(Ok(count)) if count > given => {
                 let broken =
                     io::Error::other("the pipe claims to have written more than it was given");
                 Err(ConnectionError::Io(broken.into()))
@@ -601,7 +648,11 @@ impl Writer {
             Poll::Ready(Ok(count)) => {
                 self.stalled_at = None;
                 self.flushed = false;
-                self.out.advance(count);
+                if self.out.is_empty() {
+                    self.frames.advance(count);
+                } else {
+                    self.out.advance(count);
+                }
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(error)) => Err(ConnectionError::Io(error.into())),
@@ -635,7 +686,7 @@ impl Writer {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Poll<Result<(), ConnectionError>> {
-        while !self.out.is_empty() {
+        while !self.is_empty() {
             ready!(self.poll_write(cx, now)?);
         }
         Pin::new(&mut self.pipe)

@@ -324,17 +324,16 @@ impl RecvHalf for MuxRecv {
 
 impl AsyncRead for MuxRecv {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        if let Some(chunk) = ready!(self.poll_chunk(cx, buf.remaining()))? {
-            buf.put_slice(&chunk);
-        }
-        Poll::Ready(Ok(()))
+        self.shared
+            .poll(cx, self.id, Interest::Read, |core| core.read_buf(self.id, buf))
+            .map(|read| read.map(drop).map_err(io::Error::from))
     }
 }
 

@@ -65,11 +65,13 @@
     allow(rustdoc::broken_intra_doc_links, reason = "Yamux is a feature")
 )]
 
+mod blocks;
 #[cfg(any(feature = "mplex", test))]
 mod budget;
 mod deadline;
 mod driver;
 mod handle;
+mod ids;
 #[cfg(any(feature = "mplex", test))]
 pub mod mplex;
 #[cfg(any(feature = "mplex", test))]

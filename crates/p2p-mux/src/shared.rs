@@ -9,6 +9,8 @@ use std::{
 
 use p2p_core::{ConnectionError, ErrorCode, MuxCore, MuxEvent, StreamError, StreamId};
 
+use crate::ids::IdHashes;
+
 /// The shared part of one connection. The lock is held for moves of memory only: never across
 /// cryptography, I/O or the call of a waker.
 pub(crate) struct Shared {
@@ -17,7 +19,7 @@ pub(crate) struct Shared {
 
 pub(crate) struct State {
     pub(crate) core: Box<dyn MuxCore>,
-    waiting: HashMap<StreamId, Waiting>,
+    waiting: HashMap<StreamId, Waiting, IdHashes>,
     openers: VecDeque<(u64, Waker)>,
     opener_next: u64,
     acceptor: Option<Waker>,
@@ -55,7 +57,7 @@ impl Shared {
         Arc::new(Self {
             state: Mutex::new(State {
                 core,
-                waiting: HashMap::new(),
+                waiting: HashMap::default(),
                 openers: VecDeque::new(),
                 opener_next: 0,
                 acceptor: None,

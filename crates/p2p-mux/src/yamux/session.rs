@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 #[cfg(test)]
 pub(in crate::yamux) use counters::Counters;
 use incoming::{Budget, Incoming};
@@ -22,8 +22,9 @@ use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError
 
 use super::{
     Config,
-    stream::{Freed, Opening, RecvPhase, SendPhase, StreamState},
+    stream::{Freed, Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
 };
+use crate::{blocks::Blocks, ids::IdHashes};
 
 /// Go-away codes (YAMUX-37); 0 is a normal end.
 const GO_AWAY_PROTOCOL_ERROR: u32 = 1;
@@ -38,6 +39,12 @@ const SEND_BUFFER_MIN: usize = 4 << 10;
 /// A stream that becomes active with at least so many bytes sends in bulk: many of them that are
 /// filled again whenever they are empty would hold up one that says a little.
 const BULK_LEN_MIN: usize = SEND_BUFFER_MIN;
+/// Slices of at least this many bytes are copied to blocks that are used again.
+const BLOCK_LEN_MIN: usize = 32 << 10;
+/// The largest of those blocks, in bytes.
+const BLOCK_LEN_MAX: usize = 64 << 10;
+/// Blocks that are kept for later, until the next ping that finds nothing queued.
+const BLOCKS_MAX: usize = 4;
 /// Own streams that the peer has not acknowledged; opening waits beyond (YAMUX-42).
 const UNACKNOWLEDGED_MAX: usize = 256;
 /// Inbound streams that nobody has accepted; one more is reset (YAMUX-43).
@@ -57,7 +64,7 @@ pub(super) struct Session {
     config: Config,
     now: Instant,
     incoming: Incoming,
-    streams: HashMap<u32, StreamState>,
+    streams: HashMap<u32, StreamState, IdHashes>,
     next_id: u32,
     inbound: usize,
     outbound: usize,
@@ -86,6 +93,8 @@ pub(super) struct Session {
     /// Streams that begin to linger as soon as the time is known.
     released: Vec<u32>,
     headers: BytesMut,
+    /// What large slices were copied to.
+    blocks: Blocks,
     events: VecDeque<MuxEvent>,
 
     ping: Ping,
@@ -130,7 +139,7 @@ impl Session {
             config,
             now,
             incoming: Incoming::next_header(),
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             next_id: match role {
                 Role::Initiator => 1,
                 Role::Responder => 2,
@@ -154,6 +163,7 @@ impl Session {
             lingering: VecDeque::new(),
             released: Vec::new(),
             headers: BytesMut::new(),
+            blocks: Blocks::new(BLOCKS_MAX),
             events: VecDeque::new(),
             ping,
             resets: Budget::new(now),
@@ -266,16 +276,16 @@ impl Session {
         self.streams.get_mut(&number).map(|stream| (number, stream))
     }
 
-    /// How much stream `id` may have queued, given what the others have.
-    fn send_buffer_max(&self, queued: usize) -> usize {
-        let left = SEND_BUFFERS_MAX.saturating_sub(self.queued) + queued;
-        left.clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
-    }
-
-    /// The room for `len` more bytes, or what a writer gets instead.
-    fn writable(&mut self, id: StreamId, len: usize) -> Poll<Result<(u32, usize), StreamError>> {
+    /// Queues as much as there is room for, of `len` bytes, and says how much.
+    fn send(
+        &mut self,
+        id: StreamId,
+        len: usize,
+        push: impl FnOnce(&mut SendSide, &mut Blocks, usize),
+    ) -> Poll<Result<usize, StreamError>> {
         let total = self.queued;
-        let Some((number, stream)) = self.live(id) else {
+        let number = u32::try_from(id.value()).unwrap_or(0);
+        let Some(stream) = self.streams.get_mut(&number) else {
             return Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)));
         };
         if let Some(error) = &stream.error {
@@ -284,16 +294,55 @@ impl Session {
         if stream.send.phase != SendPhase::Open {
             return Poll::Ready(Err(StreamError::Finished));
         }
-        let queued = stream.send.queued();
-        debug_assert!(queued <= total, "the total counts every stream");
-        let buffer_max = self.send_buffer_max(queued);
-        let (_, stream) = self.live(id).expect("it was just found");
-        let room = stream.send.room(buffer_max).min(len);
-        if room == 0 && len > 0 {
+        let room = stream.send.room(send_buffer_max(total, stream.send.queued())).min(len);
+        if len == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        if room == 0 {
             stream.send.blocked = true;
             return Poll::Pending;
         }
-        Poll::Ready(Ok((number, room)))
+        push(&mut stream.send, &mut self.blocks, room);
+        let idle = !std::mem::replace(&mut stream.in_ready, true);
+        self.queued += room;
+        if idle {
+            let bulk = stream.send.queued() >= BULK_LEN_MIN;
+            let queue = if bulk { &mut self.bulk } else { &mut self.urgent };
+            queue.push_back(number);
+            prune(queue, &self.streams, |id| *id);
+        }
+        Poll::Ready(Ok(room))
+    }
+
+    /// Hands out received bytes, and gives credit for them. `take` says what it has taken, and how
+    /// many referenced chunks it has taken to their ends; nothing where the stream holds nothing.
+    fn receive<T>(
+        &mut self,
+        id: StreamId,
+        take: impl FnOnce(&mut RecvSide) -> Option<(T, usize)>,
+    ) -> Poll<Result<Option<T>, StreamError>> {
+        let Some((number, stream)) = self.live(id) else {
+            return Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)));
+        };
+        if let Some((taken, released)) = take(&mut stream.recv) {
+            if !stream.recv.update_due && stream.recv.wants_update() && stream.error.is_none() {
+                stream.recv.update_due = true;
+                self.schedule_control(number);
+            }
+            self.referenced -= released;
+            return Poll::Ready(Ok(Some(taken)));
+        }
+        if let Some(code) = stream.recv.given_up {
+            return Poll::Ready(Err(StreamError::ResetLocally(code)));
+        }
+        match (stream.recv.phase, &stream.error) {
+            (RecvPhase::Ended, _) => Poll::Ready(Ok(None)),
+            (RecvPhase::Open | RecvPhase::Stopped, Some(error)) => Poll::Ready(Err(error.clone())),
+            (RecvPhase::Stopped | RecvPhase::Open, None) => {
+                stream.recv.blocked = true;
+                Poll::Pending
+            }
+        }
     }
 
     fn handle_ping_due(&mut self, now: Instant) -> Result<(), MuxError> {
@@ -380,6 +429,9 @@ impl MuxCore for Session {
             self.end_lingering(id);
         }
         if self.ping.due <= now {
+            if self.queued == 0 {
+                self.blocks.clear();
+            }
             self.handle_ping_due(now)?;
         }
         Ok(())
@@ -475,50 +527,31 @@ impl MuxCore for Session {
     }
 
     fn write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<(), StreamError>> {
-        let (number, room) = std::task::ready!(self.writable(id, data.len()))?;
-        if room > 0 {
-            let (_, stream) = self.live(id).expect("it has room");
-            stream.send.push(data.split_to(room));
-            self.queued += room;
-            self.schedule_data(number);
-        }
-        Poll::Ready(Ok(()))
+        let len = data.len();
+        self.send(id, len, |send, _, room| send.push(data.split_to(room))).map_ok(|_| ())
     }
 
     fn write_slice(&mut self, id: StreamId, data: &[u8]) -> Poll<Result<usize, StreamError>> {
-        let (number, room) = std::task::ready!(self.writable(id, data.len()))?;
-        if room > 0 {
-            let (_, stream) = self.live(id).expect("it has room");
-            stream.send.push_slice(data.get(..room).unwrap_or(data));
-            self.queued += room;
-            self.schedule_data(number);
-        }
-        Poll::Ready(Ok(room))
+        self.send(id, data.len(), |send, blocks, room| {
+            for piece in data.get(..room).unwrap_or(data).chunks(BLOCK_LEN_MAX) {
+                if piece.len() < BLOCK_LEN_MIN {
+                    send.push_slice(piece);
+                    continue;
+                }
+                let mut block = blocks.take(piece.len());
+                block.extend_from_slice(piece);
+                send.push(block.split().freeze());
+                blocks.retire(block);
+            }
+        })
     }
 
     fn read(&mut self, id: StreamId, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let Some((number, stream)) = self.live(id) else {
-            return Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)));
-        };
-        if let Some((chunk, released)) = stream.recv.take(max) {
-            if !stream.recv.update_due && stream.recv.wants_update() && stream.error.is_none() {
-                stream.recv.update_due = true;
-                self.schedule_control(number);
-            }
-            self.referenced -= usize::from(released);
-            return Poll::Ready(Ok(Some(chunk)));
-        }
-        if let Some(code) = stream.recv.given_up {
-            return Poll::Ready(Err(StreamError::ResetLocally(code)));
-        }
-        match (stream.recv.phase, &stream.error) {
-            (RecvPhase::Ended, _) => Poll::Ready(Ok(None)),
-            (RecvPhase::Open | RecvPhase::Stopped, Some(error)) => Poll::Ready(Err(error.clone())),
-            (RecvPhase::Stopped | RecvPhase::Open, None) => {
-                stream.recv.blocked = true;
-                Poll::Pending
-            }
-        }
+        self.receive(id, |recv| recv.take(max))
+    }
+
+    fn read_buf(&mut self, id: StreamId, out: &mut dyn BufMut) -> Poll<Result<usize, StreamError>> {
+        self.receive(id, |recv| recv.copy_to(out)).map_ok(Option::unwrap_or_default)
     }
 
     fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
@@ -621,13 +654,25 @@ impl MuxCore for Session {
     }
 }
 
+/// How much one stream may have queued, in bytes, given that `total` bytes are queued in all, and
+/// `queued` of them are its own.
+fn send_buffer_max(total: usize, queued: usize) -> usize {
+    debug_assert!(queued <= total, "the total counts every stream");
+    let left = SEND_BUFFERS_MAX.saturating_sub(total) + queued;
+    left.clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
+}
+
 fn pop_due(queue: &mut VecDeque<(Instant, u32)>, now: Instant) -> Option<u32> {
     queue.front().filter(|(due, _)| *due <= now)?;
     queue.pop_front().map(|(_, id)| id)
 }
 
 /// Drops the entries of streams that are gone, once they outnumber the others.
-fn prune<T>(queue: &mut VecDeque<T>, streams: &HashMap<u32, StreamState>, id: impl Fn(&T) -> u32) {
+fn prune<T>(
+    queue: &mut VecDeque<T>,
+    streams: &HashMap<u32, StreamState, IdHashes>,
+    id: impl Fn(&T) -> u32,
+) {
     if queue.len() > 2 * streams.len() + QUEUE_SLACK {
         queue.retain(|entry| streams.contains_key(&id(entry)));
     }

@@ -13,18 +13,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_core::{ErrorCode, StreamError};
 
-use super::{Config, WINDOW_INITIAL};
+use super::{Config, WINDOW_INITIAL, frame::Flags};
 
 /// Received bytes are copied into blocks of up to this many bytes, unless they are large and
 /// read promptly. It bounds the memory of a stream whose peer sends tiny frames.
 const BLOCK_LEN_MAX: usize = 16 << 10;
 /// The first block of a stream, in bytes.
 const BLOCK_LEN_MIN: usize = 64;
+/// A stream keeps an empty block of up to this many bytes for the next data.
+const BLOCK_LEN_KEPT: usize = 256;
 /// Writes below this many bytes are gathered into a common chunk.
 const GATHER_LEN_MAX: usize = 4 << 10;
+/// Frames of up to this many bytes of such a chunk are copied behind their headers.
+const COPY_LEN_MAX: usize = 1 << 10;
 /// The largest chunk that small writes are gathered into, in bytes.
 const CHUNK_LEN_MAX: usize = 64 << 10;
 
@@ -117,6 +121,21 @@ impl StreamState {
         self.error.get_or_insert(error);
     }
 
+    /// The flags that the stream's first frame carries; none on later ones.
+    pub(super) fn opening_flags(&mut self) -> Flags {
+        match self.opening {
+            Opening::SynDue => {
+                self.opening = Opening::SynSent;
+                Flags::SYN
+            }
+            Opening::AckDue => {
+                self.opening = Opening::Done;
+                Flags::ACK
+            }
+            Opening::SynSent | Opening::Done => Flags::NONE,
+        }
+    }
+
     /// Whether the session can forget the stream.
     pub(super) fn is_over(&self) -> bool {
         let sent = matches!(self.send.phase, SendPhase::Finished | SendPhase::Dead);
@@ -198,10 +217,10 @@ impl SendSide {
         }
     }
 
-    /// Takes at most `max` queued bytes, as the chunks they are in.
-    pub(super) fn take(&mut self, max: usize, mut each: impl FnMut(Bytes)) {
-        let mut left = max.min(self.queued);
-        self.queued -= left;
+    /// Takes `len` bytes, no more than are queued, as the chunks they are in.
+    pub(super) fn take(&mut self, len: usize, mut each: impl FnMut(Bytes)) {
+        let mut left = len;
+        self.queued -= len;
         if self.chunks.is_empty() {
             self.seal_tail();
         }
@@ -217,6 +236,20 @@ impl SendSide {
             left -= front.len();
             each(self.chunks.pop_front().expect("the front was just looked at"));
         }
+    }
+
+    /// The same by copying, where that costs less than sharing: few bytes of a common chunk.
+    pub(super) fn copy_small(&mut self, len: usize, out: &mut BytesMut) -> bool {
+        if !self.chunks.is_empty() || len > COPY_LEN_MAX {
+            return false;
+        }
+        self.queued -= len;
+        out.extend_from_slice(self.tail.get(..len).unwrap_or_default());
+        self.tail.advance(len);
+        if self.tail.is_empty() && self.tail.try_reclaim(BLOCK_LEN_KEPT + 1) {
+            self.tail = BytesMut::new();
+        }
+        true
     }
 
     fn clear(&mut self) {
@@ -295,7 +328,9 @@ impl RecvSide {
             }
             let room = BLOCK_LEN_MAX - self.tail.len();
             let (now, later) = data.split_at(data.len().min(room));
-            if self.tail.capacity() - self.tail.len() < now.len() {
+            let spare = self.tail.capacity() - self.tail.len();
+            // What has been read from the front of a block is used again.
+            if spare < now.len() && !self.tail.try_reclaim(now.len()) {
                 let wanted = (self.tail.len() + now.len()).next_power_of_two();
                 let wanted = wanted.clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
                 let mut block = BytesMut::with_capacity(wanted);
@@ -319,8 +354,8 @@ impl RecvSide {
         }
     }
 
-    /// Takes at most `max` bytes; the flag says that a referenced chunk was taken to its end.
-    pub(super) fn take(&mut self, max: usize) -> Option<(Bytes, bool)> {
+    /// Takes at most `max` bytes, and says how many referenced chunks were taken to their ends.
+    pub(super) fn take(&mut self, max: usize) -> Option<(Bytes, usize)> {
         if self.chunks.is_empty() {
             self.seal_tail();
         }
@@ -331,9 +366,37 @@ impl RecvSide {
         if whole {
             self.chunks.pop_front();
         }
-        let len = u32::try_from(chunk.len()).expect("a chunk is no larger than the window");
+        self.uncount(chunk.len());
+        Some((chunk, usize::from(released)))
+    }
+
+    /// Copies to `out` what it has room for, of all that is buffered; the same otherwise.
+    pub(super) fn copy_to(&mut self, out: &mut dyn BufMut) -> Option<(usize, usize)> {
+        if self.is_empty() {
+            return None;
+        }
+        let (room, mut released) = (out.remaining_mut(), 0);
+        while out.has_remaining_mut()
+            && let Some((front, origin)) = self.chunks.front_mut()
+        {
+            move_to(front, out);
+            if front.is_empty() {
+                released += usize::from(*origin == Origin::Referenced);
+                self.chunks.pop_front();
+            }
+        }
+        move_to(&mut self.tail, out);
+        if self.tail.is_empty() && self.tail.try_reclaim(BLOCK_LEN_KEPT + 1) {
+            self.tail = BytesMut::new();
+        }
+        let count = room - out.remaining_mut();
+        self.uncount(count);
+        Some((count, released))
+    }
+
+    fn uncount(&mut self, len: usize) {
+        let len = u32::try_from(len).expect("no more is buffered than the window");
         self.buffered = self.buffered.saturating_sub(len);
-        Some((chunk, released))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -391,6 +454,13 @@ impl RecvSide {
         }
         freed
     }
+}
+
+/// Moves what there is room for.
+fn move_to(from: &mut impl Buf, out: &mut dyn BufMut) {
+    let count = from.chunk().len().min(out.remaining_mut());
+    out.put_slice(from.chunk().get(..count).unwrap_or_default());
+    from.advance(count);
 }
 
 #[cfg(test)]

@@ -86,6 +86,11 @@ impl Session {
     pub(super) fn handle_piece(&mut self, plain: &mut Bytes) -> Result<(), MuxError> {
         match &mut self.incoming {
             Incoming::Header { bytes, have } => {
+                if let (0, Some(whole)) = (*have, plain.first_chunk()) {
+                    let header = Header::decode(*whole)?;
+                    plain.advance(HEADER_LEN);
+                    return self.handle_header(header);
+                }
                 for (slot, byte) in bytes.iter_mut().skip(*have).zip(plain.iter()) {
                     *slot = *byte;
                 }
@@ -100,17 +105,18 @@ impl Session {
             }
             Incoming::Body { stream, left, end } => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(plain.len());
-                let piece = plain.split_to(count);
                 *left -= u32::try_from(count).expect("no more than `left`, which is a u32");
                 let (stream, whole, end) = (*stream, *left == 0, *end);
                 if whole {
                     self.incoming = Incoming::next_header();
                 }
-                if let Some(stream) = stream {
-                    self.on_body(stream, piece, whole && !end);
-                    if whole && end {
-                        self.on_fin(stream);
-                    }
+                let Some(stream) = stream else {
+                    plain.advance(count);
+                    return Ok(());
+                };
+                self.on_body(stream, plain, count, whole && !end);
+                if whole && end {
+                    self.on_fin(stream);
                 }
             }
         }
@@ -158,14 +164,15 @@ impl Session {
         }
         self.count_empty(header.length == 0 && header.flags == Flags::NONE)?;
         let end = header.flags.has(Flags::FIN);
-        let live = self.begin_or_acknowledge(header)?;
-        if live {
-            if let Some(stream) = self.streams.get_mut(&header.stream) {
+        let live = match self.begin_or_acknowledge(header)? {
+            Some(stream) => {
                 stream.recv.window -= header.length;
+                true
             }
-            if end && header.length == 0 {
-                self.on_fin(header.stream);
-            }
+            None => false,
+        };
+        if live && end && header.length == 0 {
+            self.on_fin(header.stream);
         }
         if header.length > 0 {
             let stream = live.then_some(header.stream);
@@ -189,15 +196,12 @@ impl Session {
             return Err(MuxError::WindowOverflow { stream: header.stream, credit });
         }
         self.count_empty(credit == 0 && header.flags == Flags::NONE)?;
-        if !self.begin_or_acknowledge(header)? {
+        let (Some(stream), Some(sum)) = (self.begin_or_acknowledge(header)?, sum) else {
             return Ok(());
-        }
-        if let (Some(stream), Some(sum)) = (self.streams.get_mut(&header.stream), sum) {
-            stream.send.credit = sum;
-            if credit > 0 && stream.send.blocked {
-                stream.send.blocked = false;
-                self.events.push_back(MuxEvent::Writable(stream_id(header.stream)));
-            }
+        };
+        stream.send.credit = sum;
+        if credit > 0 && std::mem::take(&mut stream.send.blocked) {
+            self.events.push_back(MuxEvent::Writable(stream_id(header.stream)));
         }
         if header.flags.has(Flags::FIN) {
             self.on_fin(header.stream);
@@ -213,15 +217,18 @@ impl Session {
         Ok(())
     }
 
-    /// Handles SYN, ACK and RST. False when there is no stream to go on with.
-    fn begin_or_acknowledge(&mut self, header: Header) -> Result<bool, MuxError> {
+    /// Handles SYN, ACK and RST. `None` when there is no stream to go on with.
+    fn begin_or_acknowledge(
+        &mut self,
+        header: Header,
+    ) -> Result<Option<&mut StreamState>, MuxError> {
         if header.flags.has(Flags::SYN) && !self.begin_inbound(header.stream)? {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(stream) = self.streams.get_mut(&header.stream) else {
-            return Ok(false);
-        };
-        if header.flags.has(Flags::ACK) && stream.opening == Opening::SynSent {
+        if header.flags.has(Flags::ACK)
+            && let Some(stream) = self.streams.get_mut(&header.stream)
+            && stream.opening == Opening::SynSent
+        {
             stream.opening = Opening::Done;
             self.unacknowledged -= 1;
             self.tell_openers();
@@ -231,10 +238,12 @@ impl Session {
                 Kind::WindowUpdate => header.length,
                 Kind::Data | Kind::Ping | Kind::GoAway => 0,
             };
-            self.on_reset(header.stream, ErrorCode::new(code))?;
-            return Ok(false);
+            if self.streams.contains_key(&header.stream) {
+                self.on_reset(header.stream, ErrorCode::new(code))?;
+            }
+            return Ok(None);
         }
-        Ok(true)
+        Ok(self.streams.get_mut(&header.stream))
     }
 
     fn begin_inbound(&mut self, id: u32) -> Result<bool, MuxError> {
@@ -258,24 +267,32 @@ impl Session {
         Ok(true)
     }
 
-    /// `more` says that this is the end of the frame, but not of the data.
-    fn on_body(&mut self, id: u32, piece: Bytes, more: bool) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+    /// Takes the `len` bytes of a body that are at the front of `plain`. `more` says that this is
+    /// the end of the frame, but not of the data.
+    fn on_body(&mut self, id: u32, plain: &mut Bytes, len: usize, more: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            plain.advance(len);
+            return;
+        };
         if stream.recv.phase != RecvPhase::Open {
             // Nobody reads: without a word the peer would wait for credit for ever.
             if more && stream.recv.window == 0 && stream.error.is_none() {
                 let code = stream.recv.given_up.unwrap_or(ErrorCode::NONE);
                 self.reset_stream(id, code);
             }
+            plain.advance(len);
             return;
         }
-        if piece.len() >= REFERENCED_LEN_MIN && self.referenced < REFERENCED_MAX {
+        if len >= REFERENCED_LEN_MIN && self.referenced < REFERENCED_MAX {
             self.referenced += 1;
-            stream.recv.push_referenced(piece);
+            stream.recv.push_referenced(plain.split_to(len));
         } else {
-            stream.recv.push_copied(&piece);
+            stream.recv.push_copied(plain.get(..len).unwrap_or(plain));
+            plain.advance(len);
         }
-        self.tell_reader(id);
+        if std::mem::take(&mut stream.recv.blocked) {
+            self.events.push_back(MuxEvent::Readable(stream_id(id)));
+        }
     }
 
     fn on_fin(&mut self, id: u32) {

@@ -7,7 +7,7 @@ use p2p_core::{Gather, MuxEvent};
 use super::{
     super::{
         frame::{Flags, HEADER_LEN, Header, Kind},
-        stream::{Opening, RecvPhase, SendPhase, StreamState},
+        stream::{Opening, RecvPhase, SendPhase},
     },
     Goodbye, SEND_BUFFER_MAX, Session, stream_id,
 };
@@ -83,49 +83,36 @@ impl Session {
         } else {
             0
         };
-        let flags = self.opening_flags(id);
+        let flags = stream.opening_flags();
         if credit > 0 || flags != Flags::NONE {
             self.put_header(Kind::WindowUpdate, flags, id, credit);
-        }
-    }
-
-    /// The flags that the stream's first frame carries; none on later ones.
-    fn opening_flags(&mut self, id: u32) -> Flags {
-        let Some(stream) = self.streams.get_mut(&id) else { return Flags::NONE };
-        match stream.opening {
-            Opening::SynDue => {
-                stream.opening = Opening::SynSent;
-                Flags::SYN
-            }
-            Opening::AckDue => {
-                stream.opening = Opening::Done;
-                Flags::ACK
-            }
-            Opening::SynSent | Opening::Done => Flags::NONE,
         }
     }
 
     /// Sends one data frame of at most `max` bytes of a stream, with FIN on its last one. True
     /// when more is queued.
     fn transmit_data(&mut self, id: u32, max: usize, frames: &mut Gather) -> bool {
-        let gone = |s: &StreamState| matches!(s.send.phase, SendPhase::Dead | SendPhase::Finished);
-        if self.streams.get(&id).is_none_or(gone) {
-            return false;
-        }
-        let flags = self.opening_flags(id);
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let count = stream.send.queued().min(max);
         let more = stream.send.queued() > count;
-        let end = !more && stream.send.phase == SendPhase::Finishing;
+        stream.in_ready = more;
+        let end = match stream.send.phase {
+            SendPhase::Open => false,
+            SendPhase::Finishing => !more,
+            SendPhase::Dead | SendPhase::Finished => return false,
+        };
+        let flags = stream.opening_flags().with(Flags::FIN, end);
         let length = u32::try_from(count).expect("a body is at most 64 KiB");
-        let header =
-            Header { kind: Kind::Data, flags: flags.with(Flags::FIN, end), stream: id, length };
-        header.encode(&mut self.headers);
-        frames.push(self.headers.split().freeze());
-        stream.send.take(count, |chunk| frames.push(chunk));
+        Header { kind: Kind::Data, flags, stream: id, length }.encode(&mut self.headers);
+        let headers = &mut self.headers;
+        if !stream.send.copy_small(count, headers) {
+            frames.push(headers.split().freeze());
+            stream.send.take(count, |chunk| frames.push(chunk));
+        }
         self.queued -= count;
         if end {
             stream.send.phase = SendPhase::Finished;
+            self.forget_if_over(id);
         } else if stream.send.blocked
             && stream.send.queued() <= SEND_BUFFER_MAX / 2
             && stream.send.credit > 0
@@ -133,21 +120,16 @@ impl Session {
             stream.send.blocked = false;
             self.events.push_back(MuxEvent::Writable(stream_id(id)));
         }
-        if end {
-            self.forget_if_over(id);
-        }
         more
     }
 
     fn transmit_streams(&mut self, budget: usize, frames: &mut Gather) {
         let full = frames.len().saturating_add(budget);
-        while frames.len() < full
+        while frames.len() + self.headers.len() < full
             && let Some((id, max)) = self.next_ready()
         {
             if self.transmit_data(id, max, frames) {
                 self.bulk.push_back(id);
-            } else if let Some(stream) = self.streams.get_mut(&id) {
-                stream.in_ready = false;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use super::{
     super::session::Counters,
@@ -166,7 +166,18 @@ impl World {
 
     fn read_stream(&mut self, side: usize, number: u32, most: usize) -> bool {
         let direction = self.directions.get_mut(&(1 - side, number)).unwrap();
-        match self.rigs[side].session.read(id(number), most) {
+        let session = &mut self.rigs[side].session;
+        let read = if self.random.below(2) == 0 {
+            session.read(id(number), most)
+        } else {
+            let mut copied = Vec::new().limit(most);
+            let read = session.read_buf(id(number), &mut copied);
+            read.map_ok(|count| {
+                assert_eq!(count, copied.get_ref().len());
+                (count > 0).then(|| Bytes::from(copied.into_inner()))
+            })
+        };
+        match read {
             Poll::Ready(Ok(Some(chunk))) => {
                 assert!(!direction.ended && !chunk.is_empty() && chunk.len() <= most);
                 let sent = text(&self.text, 1 - side, number, direction.read, chunk.len());
