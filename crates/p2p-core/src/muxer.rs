@@ -128,11 +128,7 @@ pub trait MuxCore: Send + 'static {
     ///
     /// # Errors
     /// [`StreamError`] when the data end early.
-    fn read_buf(
-        &mut self,
-        id: StreamId,
-        out: &mut dyn BufMut,
-    ) -> Poll<Result<usize, StreamError>> {
+    fn read_buf(&mut self, id: StreamId, out: &mut dyn BufMut) -> Poll<Result<usize, StreamError>> {
         let chunk = std::task::ready!(self.read(id, out.remaining_mut()))?.unwrap_or_default();
         out.put_slice(&chunk);
         Poll::Ready(Ok(chunk.len()))

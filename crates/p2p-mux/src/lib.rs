@@ -44,11 +44,20 @@
 //!
 //! # Memory
 //!
-//! A stream holds at most its receive window (256 KiB at first, [`Config::window_max`] at most)
-//! and 16 KiB, however small the frames are that fill it, and 128 KiB of data to be sent. A
-//! connection holds its streams, at most 1 MiB of data to be sent and 4 KiB for each stream, and
-//! while data flow up to 128 KiB to receive into, 192 KiB to send from and eight received buffers
-//! of 128 KiB that readers have yet to take. An idle connection releases its buffers.
+//! The worst case with the default [`Config`], in bytes held, however small the frames are:
+//!
+//! | of | bytes |
+//! |---|---|
+//! | a stream, received | its window and 16 KiB; the window is 256 KiB at first, and grows to what the application reads in two round trips, up to 64 MiB |
+//! | a stream, to be sent | 128 KiB |
+//! | a connection, received | 272 KiB for each of at most 768 streams, and 128 MiB of growth: 332 MiB |
+//! | a connection, to be sent | 1 MiB, and 4 KiB for each stream |
+//! | a connection while data flow | 512 KiB of buffers to receive into, 1 MiB of such that readers have yet to take, 192 KiB to send from, 256 KiB of copied slices |
+//! | all connections of one [`Yamux`] value, received | 272 KiB for each of 4096 inbound streams and for each that this side has opened, and 256 MiB of growth: 1.3 GiB and the own streams |
+//!
+//! A window is a promise: it is counted when it is given, not when it is used. The first 256 KiB
+//! of a stream are promised by the protocol, and can only be refused with the stream. A stream
+//! that nobody reads holds its window and no more. An idle connection releases its buffers.
 //!
 //! Over mplex, where nothing holds the peer back, a stream holds at most 8 MiB of received data
 //! and 16 KiB, and all streams together 16 MiB and 16 KiB, by default and however small the frames

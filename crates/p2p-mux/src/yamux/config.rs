@@ -7,13 +7,15 @@ const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 /// Above it, no ping is ever sent in practice, and instants would overflow in the end.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The limits of one yamux connection.
+/// The limits of yamux connections.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(super) streams_inbound_max: usize,
     pub(super) streams_outbound_max: usize,
     pub(super) window_max: u32,
     pub(super) windows_growth_max: u32,
+    pub(super) windows_growth_host_max: u64,
+    pub(super) streams_inbound_host_max: u64,
     pub(super) keep_alive: Duration,
 }
 
@@ -22,8 +24,10 @@ impl Default for Config {
         Self {
             streams_inbound_max: 512,
             streams_outbound_max: 256,
-            window_max: 16 << 20,
-            windows_growth_max: 64 << 20,
+            window_max: 64 << 20,
+            windows_growth_max: 128 << 20,
+            windows_growth_host_max: 256 << 20,
+            streams_inbound_host_max: 4096,
             keep_alive: Duration::from_secs(30),
         }
     }
@@ -48,18 +52,42 @@ impl Config {
     }
 
     /// The largest receive window of a stream, in bytes, that is, how much a slow reader may
-    /// leave unread. Default 16 MiB; never below the 256 KiB that every peer assumes.
+    /// leave unread. Default 64 MiB, which fills 5 Gbit/s over a round trip of 60 ms; never below
+    /// the 256 KiB that every peer assumes.
+    ///
+    /// A window only grows to what the application has read within two round trips, so that most
+    /// stay far below.
     #[must_use]
     pub fn window_max(mut self, bytes: u32) -> Self {
         self.window_max = bytes.max(WINDOW_INITIAL);
         self
     }
 
-    /// How much all receive windows of the connection together may grow above their first
-    /// 256 KiB, in bytes. Default 64 MiB.
+    /// How much all receive windows of a connection together may grow above their first
+    /// 256 KiB, in bytes. Default 128 MiB.
     #[must_use]
     pub fn windows_growth_max(mut self, bytes: u32) -> Self {
         self.windows_growth_max = bytes;
+        self
+    }
+
+    /// How much all receive windows of all connections of one [`Yamux`](crate::Yamux) value
+    /// together may grow above their first 256 KiB, in bytes. Default 256 MiB. A connection never
+    /// holds more of it than it leaves to the others; where nothing is left, windows stay as they
+    /// are, and streams over long distances are slower.
+    #[must_use]
+    pub fn windows_growth_host_max(mut self, bytes: u64) -> Self {
+        self.windows_growth_host_max = bytes;
+        self
+    }
+
+    /// How many streams of peers may be open at once on all connections of one
+    /// [`Yamux`](crate::Yamux) value together; the next one is refused with a reset. Default 4096:
+    /// their first windows promise 1 GiB. A connection never holds more of them than it leaves to
+    /// the others.
+    #[must_use]
+    pub fn streams_inbound_host_max(mut self, count: u64) -> Self {
+        self.streams_inbound_host_max = count;
         self
     }
 

@@ -10,6 +10,7 @@ mod transmit;
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -23,6 +24,7 @@ use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError
 use super::{
     Config,
     stream::{Freed, Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
+    windows::{HostWindows, Windows},
 };
 use crate::{blocks::Blocks, ids::IdHashes};
 
@@ -52,6 +54,8 @@ const UNACCEPTED_MAX: usize = 256;
 /// How long a stream that both halves of this side are done with waits for the peer's end, from
 /// the first look at the clock after that.
 const LINGER: Duration = Duration::from_secs(30);
+/// How often the round trip is measured again while credit is given.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// Intervals of silence after a ping that mean that the peer is gone.
 const PINGS_MISSED_MAX: u32 = 2;
 /// Entries of streams that are gone, in a queue of streams, that are not worth a clean-up.
@@ -66,7 +70,6 @@ pub(super) struct Session {
     incoming: Incoming,
     streams: HashMap<u32, StreamState, IdHashes>,
     next_id: u32,
-    inbound: usize,
     outbound: usize,
     /// Own streams, from their opening on.
     unacknowledged: usize,
@@ -74,7 +77,7 @@ pub(super) struct Session {
     referenced: usize,
     /// Bytes queued for sending, over all streams.
     queued: usize,
-    growth_left: u32,
+    windows: Windows,
     /// Streams that nobody has accepted yet.
     unaccepted: VecDeque<u32>,
     refuse_inbound: bool,
@@ -110,6 +113,8 @@ struct Ping {
     due: Instant,
     to_send: bool,
     sent_at: Option<Instant>,
+    /// When the last answer came.
+    answered_at: Option<Instant>,
     /// Intervals in a row in which it was not answered and nothing else came in.
     missed: u32,
     round_trip: Option<Duration>,
@@ -131,10 +136,17 @@ enum Goodbye {
 }
 
 impl Session {
-    pub(super) fn new(config: Config, role: Role, now: Instant) -> Self {
-        let ping =
-            Ping { value: 0, due: now, to_send: false, sent_at: None, missed: 0, round_trip: None };
-        let growth_left = config.windows_growth_max;
+    pub(super) fn new(config: Config, host: Arc<HostWindows>, role: Role, now: Instant) -> Self {
+        let ping = Ping {
+            value: 0,
+            due: now,
+            to_send: false,
+            sent_at: None,
+            answered_at: None,
+            missed: 0,
+            round_trip: None,
+        };
+        let windows = Windows::new(host, &config);
         Self {
             config,
             now,
@@ -144,12 +156,11 @@ impl Session {
                 Role::Initiator => 1,
                 Role::Responder => 2,
             },
-            inbound: 0,
             outbound: 0,
             unacknowledged: 0,
             referenced: 0,
             queued: 0,
-            growth_left,
+            windows,
             unaccepted: VecDeque::new(),
             refuse_inbound: false,
             open_blocked: false,
@@ -183,7 +194,7 @@ impl Session {
 
     fn take_back(&mut self, freed: &Freed) {
         self.referenced -= freed.referenced;
-        self.growth_left = self.growth_left.saturating_add(freed.growth);
+        self.windows.shrink(freed.growth);
     }
 
     /// Ends a stream early on both sides. One that the peer has not heard of just goes away.
@@ -214,7 +225,7 @@ impl Session {
             self.unacknowledged -= 1;
         }
         if stream.inbound {
-            self.inbound -= 1;
+            self.windows.end_inbound();
             self.unaccepted.retain(|waiting| *waiting != id);
         } else {
             self.outbound -= 1;
@@ -345,12 +356,28 @@ impl Session {
         }
     }
 
+    /// Sends a ping, unless one is under way.
+    fn ping(&mut self) -> bool {
+        let idle = self.ping.sent_at.is_none() && !self.ping.to_send;
+        if idle {
+            self.ping.value = self.ping.value.wrapping_add(1);
+            self.ping.to_send = true;
+        }
+        idle
+    }
+
+    /// Measures the round trip again while data flow: windows are made for it as it is then.
+    fn measure(&mut self) {
+        let old = |at: Instant| self.now.saturating_duration_since(at) >= MEASURE_INTERVAL;
+        if self.ping.answered_at.is_some_and(old) {
+            self.ping();
+        }
+    }
+
     fn handle_ping_due(&mut self, now: Instant) -> Result<(), MuxError> {
         let keep_alive = self.config.keep_alive;
         self.ping.due = now + keep_alive;
-        if self.ping.sent_at.is_none() && !self.ping.to_send {
-            self.ping.value = self.ping.value.wrapping_add(1);
-            self.ping.to_send = true;
+        if self.ping() {
             return Ok(());
         }
         self.ping.missed += 1;

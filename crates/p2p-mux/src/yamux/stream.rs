@@ -16,13 +16,15 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_core::{ErrorCode, StreamError};
 
-use super::{Config, WINDOW_INITIAL, frame::Flags};
+use super::{Config, WINDOW_INITIAL, frame::Flags, windows::Windows};
 
 /// Received bytes are copied into blocks of up to this many bytes, unless they are large and
 /// read promptly. It bounds the memory of a stream whose peer sends tiny frames.
 const BLOCK_LEN_MAX: usize = 16 << 10;
 /// The first block of a stream, in bytes.
 const BLOCK_LEN_MIN: usize = 64;
+/// Credit below this many bytes is not worth a frame.
+const UPDATE_MIN: u32 = 64 << 10;
 /// A stream keeps an empty block of up to this many bytes for the next data.
 const BLOCK_LEN_KEPT: usize = 256;
 /// Writes below this many bytes are gathered into a common chunk.
@@ -273,7 +275,10 @@ pub(super) struct RecvSide {
     pub(super) given_up: Option<ErrorCode>,
     /// The size that the window is kept at, in bytes.
     target: u32,
-    updated_at: Option<Instant>,
+    /// Since when `read` counts.
+    measured_at: Option<Instant>,
+    /// What the application has read since then, in bytes.
+    read: u32,
     chunks: VecDeque<(Bytes, Origin)>,
     tail: BytesMut,
     buffered: u32,
@@ -304,7 +309,8 @@ impl RecvSide {
             update_due: false,
             given_up: None,
             target: WINDOW_INITIAL,
-            updated_at: None,
+            measured_at: None,
+            read: 0,
             chunks: VecDeque::new(),
             tail: BytesMut::new(),
             buffered: 0,
@@ -403,35 +409,43 @@ impl RecvSide {
         self.buffered == 0
     }
 
-    /// Whether so much was read that the peer should hear of it (YAMUX-29).
+    /// Whether so much was read that the peer should hear of it. Others wait for half of the window
+    /// (YAMUX-29); then a peer that is held back by it may be left with half a window for each
+    /// round trip.
     pub(super) fn wants_update(&self) -> bool {
-        self.phase == RecvPhase::Open && self.missing() >= self.target / 2
+        self.phase == RecvPhase::Open && self.missing() >= (self.target / 8).max(UPDATE_MIN)
     }
 
     fn missing(&self) -> u32 {
         self.target.saturating_sub(self.window).saturating_sub(self.buffered)
     }
 
-    /// The credit to send now. The window doubles when the last one was used up within two round
-    /// trips: then it is the window that holds the peer back, not the reader (YAMUX-30).
-    /// `growth_left` is what the connection still grants to all its windows.
+    /// The credit to send now.
+    ///
+    /// The window grows to what the application reads in two round trips: with one, it would be
+    /// the window that holds the peer back; more gains nothing (YAMUX-30). What is read is counted
+    /// over a quarter of a round trip at least, since peers that wait for credit send in bursts.
     pub(super) fn grant(
         &mut self,
         now: Instant,
         round_trip: Option<Duration>,
-        growth_left: &mut u32,
+        windows: &mut Windows,
         config: &Config,
     ) -> u32 {
-        let fast = match (self.updated_at, round_trip) {
-            (Some(at), Some(rtt)) => now.saturating_duration_since(at) < rtt.saturating_mul(2),
-            _ => false,
-        };
-        self.updated_at = Some(now);
-        if fast {
-            let room = config.window_max.saturating_sub(self.target);
-            let growth = self.target.min(room).min(*growth_left);
-            self.target += growth;
-            *growth_left -= growth;
+        let read = self.missing();
+        match (self.measured_at, round_trip) {
+            (Some(at), Some(round_trip)) => {
+                self.read = self.read.saturating_add(read);
+                let elapsed = now.saturating_duration_since(at);
+                if elapsed >= round_trip / 4 {
+                    let wanted = per_time(self.read, round_trip.saturating_mul(2), elapsed);
+                    let wanted = wanted.min(config.window_max).min(self.target.saturating_mul(2));
+                    self.target += windows.grow(wanted.saturating_sub(self.target));
+                    (self.measured_at, self.read) = (Some(now), 0);
+                }
+            }
+            // What was read until now has taken an unknown time.
+            (None, _) | (_, None) => (self.measured_at, self.read) = (Some(now), 0),
         }
         let credit = self.missing();
         self.window += credit;
@@ -454,6 +468,12 @@ impl RecvSide {
         }
         freed
     }
+}
+
+/// How much comes in `time` where `amount` comes in `elapsed`.
+fn per_time(amount: u32, time: Duration, elapsed: Duration) -> u32 {
+    let amount = u128::from(amount) * time.as_nanos();
+    u32::try_from(amount / elapsed.as_nanos().max(1)).unwrap_or(u32::MAX)
 }
 
 /// Moves what there is room for.

@@ -17,6 +17,7 @@ mod table;
 mod windows;
 
 use std::{
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError, StreamId};
 
-use super::{Config, WINDOW_INITIAL, session::Session};
+use super::{Config, WINDOW_INITIAL, session::Session, windows::HostWindows};
 
 const DATA: u8 = 0;
 const UPDATE: u8 = 1;
@@ -119,18 +120,28 @@ struct Rig {
 impl Rig {
     /// A session that has sent its first ping and got the answer `round_trip` later.
     fn with(config: Config, role: Role, round_trip: Duration) -> Self {
-        let mut rig = Self::fresh(config, role);
+        Self::fresh(config, role).measured(round_trip)
+    }
+
+    fn measured(mut self, round_trip: Duration) -> Self {
+        let rig = &mut self;
         rig.session.handle_timeout(rig.now).unwrap();
         assert_eq!(rig.frames(), [bare(PING, SYN, 0, 1)]);
         rig.now += round_trip;
         rig.hear(&bare(PING, ACK, 0, 1)).unwrap();
-        rig
+        self
     }
 
     /// A session that has not been asked for anything yet.
     fn fresh(config: Config, role: Role) -> Self {
+        let host = HostWindows::new(&config);
+        Self::of_host(config, role, host)
+    }
+
+    /// The same for one of the sessions of a host.
+    fn of_host(config: Config, role: Role, host: Arc<HostWindows>) -> Self {
         let now = Instant::now();
-        Self { session: Session::new(config, role, now), now }
+        Self { session: Session::new(config, host, role, now), now }
     }
 
     fn server() -> Self {

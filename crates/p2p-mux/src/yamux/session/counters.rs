@@ -25,13 +25,13 @@ impl Session {
     pub(in crate::yamux) fn counters(&self) -> Counters {
         Counters {
             streams: self.streams.len(),
-            inbound: self.inbound,
+            inbound: self.windows.inbound(),
             outbound: self.outbound,
             unacknowledged: self.unacknowledged,
             unaccepted: self.unaccepted.len(),
             referenced: self.referenced,
             queued: self.queued,
-            growth: self.config.windows_growth_max - self.growth_left,
+            growth: u32::try_from(self.windows.growth()).expect("far less"),
         }
     }
 

@@ -247,9 +247,13 @@ impl Session {
     }
 
     fn begin_inbound(&mut self, id: u32) -> Result<bool, MuxError> {
-        let full = self.inbound >= self.config.streams_inbound_max
+        let full = self.windows.inbound() >= self.config.streams_inbound_max
             || self.unaccepted.len() >= UNACCEPTED_MAX;
-        if full || self.refuse_inbound || self.goodbye != Goodbye::None {
+        if full
+            || self.refuse_inbound
+            || self.goodbye != Goodbye::None
+            || !self.windows.begin_inbound()
+        {
             self.spend_reset()?;
             if self.refusals.len() >= REFUSALS_MAX {
                 let limit = u32::try_from(REFUSALS_MAX).unwrap_or(u32::MAX);
@@ -259,7 +263,6 @@ impl Session {
             return Ok(false);
         }
         self.streams.insert(id, StreamState::new(true));
-        self.inbound += 1;
         self.unaccepted.push_back(id);
         prune(&mut self.acks, &self.streams, |(_, id)| *id);
         self.acks.push_back((self.now + ACK_DELAY, id));
@@ -339,6 +342,7 @@ impl Session {
         {
             self.ping.missed = 0;
             self.ping.round_trip = Some(self.now.saturating_duration_since(sent_at));
+            self.ping.answered_at = Some(self.now);
             self.ping.due = self.now + self.config.keep_alive;
         }
     }

@@ -79,13 +79,16 @@ impl Session {
         }
         let credit = if update && stream.recv.phase == RecvPhase::Open {
             let round_trip = self.ping.round_trip;
-            stream.recv.grant(self.now, round_trip, &mut self.growth_left, &self.config)
+            stream.recv.grant(self.now, round_trip, &mut self.windows, &self.config)
         } else {
             0
         };
         let flags = stream.opening_flags();
         if credit > 0 || flags != Flags::NONE {
             self.put_header(Kind::WindowUpdate, flags, id, credit);
+        }
+        if credit > 0 {
+            self.measure();
         }
     }
 
