@@ -20,8 +20,10 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) core: Box<dyn MuxCore>,
     waiting: HashMap<StreamId, Waiting, IdHashes>,
-    openers: VecDeque<(u64, Waker)>,
+    openers: VecDeque<Waiter>,
     opener_next: u64,
+    /// An opener that lets those ahead of it go first, once.
+    yielding: Option<Waker>,
     acceptor: Option<Waker>,
     driver: Option<Waker>,
     /// The driver has been woken, or cannot write now and will look again by itself.
@@ -32,7 +34,6 @@ pub(crate) struct State {
     handles: usize,
     closing: Option<(ErrorCode, Arc<str>)>,
     ended: Option<ConnectionError>,
-    wake_next_opener: bool,
     wake_all_openers: bool,
     wake_acceptor: bool,
 }
@@ -42,6 +43,24 @@ struct Waiting {
     reader: Option<Waker>,
     writer: Option<Waker>,
     watcher: Option<Waker>,
+}
+
+/// A task that waits to open a stream.
+struct Waiter {
+    opener: u64,
+    waker: Waker,
+    turn: Turn,
+}
+
+/// How far a waiter's turn is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// There was nothing to open when it looked.
+    Waiting,
+    /// It was woken since, and has not come back.
+    Called,
+    /// It has come back, and let those ahead of it go first. If they do not come, it goes.
+    Yielded,
 }
 
 /// What a task waits for at a stream.
@@ -60,6 +79,7 @@ impl Shared {
                 waiting: HashMap::default(),
                 openers: VecDeque::new(),
                 opener_next: 0,
+                yielding: None,
                 acceptor: None,
                 driver: None,
                 driver_called: true,
@@ -67,7 +87,6 @@ impl Shared {
                 handles: 0,
                 closing: None,
                 ended: None,
-                wake_next_opener: false,
                 wake_all_openers: false,
                 wake_acceptor: false,
             }),
@@ -76,7 +95,7 @@ impl Shared {
 
     /// Runs `work` under the lock, then wakes everybody whom it concerns, outside of it.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
-        let mut wakers = Vec::new();
+        let mut wakers = Wakers::default();
         let result = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = work(&mut state);
@@ -85,28 +104,24 @@ impl Shared {
             state.call_driver(&mut wakers);
             result
         };
-        for waker in wakers {
-            waker.wake();
-        }
+        wakers.wake();
         result
     }
 
     /// The same for the driver itself, which needs no call, unless it has just taken away the last
     /// use of the connection.
     pub(crate) fn with_driver<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
-        let mut wakers = Vec::new();
+        let mut wakers = Wakers::default();
         let result = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = work(&mut state);
             if state.close_if_unused() {
-                wakers.extend(state.driver.clone());
+                wakers.push(state.driver.clone());
             }
             state.collect(&mut wakers);
             result
         };
-        for waker in wakers {
-            waker.wake();
-        }
+        wakers.wake();
         result
     }
 
@@ -212,7 +227,8 @@ impl State {
         self.opener_next
     }
 
-    /// Opens a stream for `opener`, in the order in which openers began to wait.
+    /// Opens a stream for `opener`, in the order in which openers began to wait. One that was called
+    /// and does not come back, since nobody polls it, loses its turn to those who do.
     pub(crate) fn poll_open(
         &mut self,
         cx: &mut Context<'_>,
@@ -222,14 +238,26 @@ impl State {
             self.remove_opener(opener);
             return Poll::Ready(Err(error));
         }
-        let first = self.openers.front().is_none_or(|(key, _)| *key == opener);
-        if first && let Poll::Ready(result) = self.core.open() {
+        let place = self.openers.iter().position(|waiter| waiter.opener == opener);
+        let before = place.and_then(|place| self.openers.get(place)).map(|waiter| waiter.turn);
+        let ahead = || self.openers.iter().take(place.unwrap_or(usize::MAX));
+        let turn = if ahead().any(|waiter| waiter.turn == Turn::Waiting) {
+            Turn::Waiting
+        } else if before != Some(Turn::Yielded) && ahead().next().is_some() {
+            self.yielding = Some(cx.waker().clone());
+            Turn::Yielded
+        } else if let Poll::Ready(result) = self.core.open() {
             self.remove_opener(opener);
             return Poll::Ready(result.map_err(ConnectionError::Mux));
-        }
-        match self.openers.iter_mut().find(|(key, _)| *key == opener) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => self.openers.push_back((opener, cx.waker().clone())),
+        } else {
+            Turn::Waiting
+        };
+        match place.and_then(|place| self.openers.get_mut(place)) {
+            Some(waiter) => {
+                waiter.waker.clone_from(cx.waker());
+                waiter.turn = turn;
+            }
+            None => self.openers.push_back(Waiter { opener, waker: cx.waker().clone(), turn }),
         }
         Poll::Pending
     }
@@ -240,21 +268,19 @@ impl State {
     }
 
     fn remove_opener(&mut self, opener: u64) {
-        let before = self.openers.len();
-        self.openers.retain(|(key, _)| *key != opener);
-        // Whatever it got, the next one may try.
-        self.wake_next_opener |= self.openers.len() < before;
+        self.openers.retain(|waiter| waiter.opener != opener);
     }
 
     pub(crate) fn poll_accept(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<StreamId, ConnectionError>> {
-        if let Some(error) = &self.ended {
-            return Poll::Ready(Err(error.clone()));
-        }
+        // What came before the end can still be read.
         if let Some(id) = self.core.accept() {
             return Poll::Ready(Ok(id));
+        }
+        if let Some(error) = &self.ended {
+            return Poll::Ready(Err(error.clone()));
         }
         set_waker(&mut self.acceptor, cx);
         Poll::Pending
@@ -294,10 +320,10 @@ impl State {
         true
     }
 
-    fn call_driver(&mut self, wakers: &mut Vec<Waker>) {
+    fn call_driver(&mut self, wakers: &mut Wakers) {
         if !self.driver_called && (self.core.has_transmit() || self.is_due_earlier()) {
             self.driver_called = true;
-            wakers.extend(self.driver.clone());
+            wakers.push(self.driver.clone());
         }
     }
 
@@ -308,35 +334,65 @@ impl State {
     }
 
     /// Turns the state machine's events into the wakers of those who wait.
-    fn collect(&mut self, wakers: &mut Vec<Waker>) {
+    fn collect(&mut self, wakers: &mut Wakers) {
         while let Some(event) = self.core.poll_event() {
             match event {
                 MuxEvent::Readable(id) => {
-                    wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.reader.take()));
+                    wakers.push(self.waiting.get_mut(&id).and_then(|w| w.reader.take()));
                 }
                 MuxEvent::Writable(id) => {
-                    wakers.extend(self.waiting.get_mut(&id).and_then(|w| w.writer.take()));
+                    wakers.push(self.waiting.get_mut(&id).and_then(|w| w.writer.take()));
                 }
                 MuxEvent::Ended(id) => {
                     if let Some(waiting) = self.waiting.remove(&id) {
-                        wakers.extend(waiting.reader);
-                        wakers.extend(waiting.writer);
-                        wakers.extend(waiting.watcher);
+                        wakers.push(waiting.reader);
+                        wakers.push(waiting.writer);
+                        wakers.push(waiting.watcher);
                     }
                 }
-                MuxEvent::Acceptable => wakers.extend(self.acceptor.take()),
-                MuxEvent::Openable => wakers.extend(self.openers.front().map(|(_, w)| w.clone())),
+                MuxEvent::Acceptable => wakers.push(self.acceptor.take()),
+                MuxEvent::Openable => {
+                    for waiter in &mut self.openers {
+                        if waiter.turn == Turn::Waiting {
+                            waiter.turn = Turn::Called;
+                            wakers.push(Some(waiter.waker.clone()));
+                        }
+                    }
+                }
                 other => tracing::debug!(?other, "an event that this driver does not know"),
             }
         }
-        if std::mem::take(&mut self.wake_next_opener) {
-            wakers.extend(self.openers.front().map(|(_, waker)| waker.clone()));
-        }
+        wakers.push(self.yielding.take());
         if std::mem::take(&mut self.wake_all_openers) {
-            wakers.extend(self.openers.iter().map(|(_, waker)| waker.clone()));
+            for waiter in &self.openers {
+                wakers.push(Some(waiter.waker.clone()));
+            }
         }
         if std::mem::take(&mut self.wake_acceptor) {
-            wakers.extend(self.acceptor.take());
+            wakers.push(self.acceptor.take());
+        }
+    }
+}
+
+/// Those who are to be woken once the lock is released: mostly one, which needs no memory.
+#[derive(Default)]
+struct Wakers {
+    first: Option<Waker>,
+    others: Vec<Waker>,
+}
+
+impl Wakers {
+    fn push(&mut self, waker: Option<Waker>) {
+        match (&self.first, waker) {
+            (_, None) => {}
+            (None, waker) => self.first = waker,
+            (Some(_), Some(waker)) => self.others.push(waker),
+        }
+    }
+
+    fn wake(self) {
+        for waker in self.first.into_iter().chain(self.others) {
+            waker.wake();
         }
     }
 }

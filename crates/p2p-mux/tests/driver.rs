@@ -194,10 +194,74 @@ async fn a_turn_that_was_given_is_passed_on_when_its_opener_is_dropped() {
     assert!(second.as_mut().poll(&mut Context::from_waker(&second_waker)).is_pending());
     drop(held);
     settle().await;
-    assert_eq!((first_calls.count(), second_calls.count()), (1, 0));
+    assert_eq!((first_calls.count(), second_calls.count()), (1, 1));
     drop(first);
-    assert_eq!(second_calls.count(), 1);
     assert!(second.as_mut().poll(&mut Context::from_waker(&second_waker)).is_ready());
+}
+
+/// The first in the queue is woken, but whoever holds it has stopped polling: the others let it go
+/// first once, then they go.
+#[tokio::test(start_paused = true)]
+async fn an_opener_that_nobody_polls_does_not_block_those_behind_it() {
+    let (ours, _theirs) = duplex(4096);
+    let muxer = Yamux::new(Config::default().streams_outbound_max(2));
+    let (client, driver) = connect(ours, &muxer, Role::Initiator);
+    tokio::spawn(driver);
+    let client = Arc::new(client);
+    let held = [client.open().await.unwrap(), client.open().await.unwrap()];
+    let mut idle = Box::pin(client.open());
+    let (_calls, waker) = Calls::waker();
+    assert!(idle.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let waiting = tokio::spawn({
+        let client = Arc::clone(&client);
+        async move { client.open().await.unwrap() }
+    });
+    settle().await;
+    assert!(!waiting.is_finished());
+    drop(held);
+    let first = soon(waiting).await.unwrap();
+    let second = soon(client.open()).await.unwrap();
+    assert!(idle.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(first);
+    settle().await;
+    assert!(idle.as_mut().poll(&mut Context::from_waker(&waker)).is_ready(), "its turn is kept");
+    drop(second);
+}
+
+/// One that comes back late, but before those behind it have gone, still goes first.
+#[tokio::test(start_paused = true)]
+async fn an_opener_behind_another_yields_to_it_once() {
+    let (ours, _theirs) = duplex(4096);
+    let muxer = Yamux::new(Config::default().streams_outbound_max(1));
+    let (client, driver) = connect(ours, &muxer, Role::Initiator);
+    tokio::spawn(driver);
+    let held = client.open().await.unwrap();
+    let mut first = Box::pin(client.open());
+    let mut second = Box::pin(client.open());
+    let (_calls, waker) = Calls::waker();
+    let cx = &mut Context::from_waker(&waker);
+    assert!(first.as_mut().poll(cx).is_pending());
+    assert!(second.as_mut().poll(cx).is_pending());
+    drop(held);
+    settle().await;
+    assert!(second.as_mut().poll(cx).is_pending());
+    assert!(first.as_mut().poll(cx).is_ready());
+}
+
+/// The frames of a stream and the end come at once, before anybody accepts.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_came_with_the_end_is_accepted_and_read() {
+    let stream = [0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, b'h', b'i'];
+    for goodbye in [&GO_AWAY[..], &[]] {
+        let (mut mux, served, mut pipe) = raw(4096);
+        pipe.write_all(&[&stream[..], goodbye].concat()).await.unwrap();
+        drop(pipe);
+        soon(served).await.unwrap();
+        let mut text = String::new();
+        soon(mux.accept()).await.unwrap().read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hi");
+        assert!(soon(mux.accept()).await.is_err());
+    }
 }
 
 #[tokio::test(start_paused = true)]
