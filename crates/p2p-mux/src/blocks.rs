@@ -15,9 +15,10 @@ impl Blocks {
         Self { retired: Vec::new(), max }
     }
 
-    /// A buffer with room for `len` bytes: one that nobody refers to any more, or a new one.
+    /// A buffer with room for `len` bytes: the last one that nobody refers to any more, which is
+    /// the likeliest to be in the processor's cache, or a new one.
     pub(crate) fn take(&mut self, len: usize) -> BytesMut {
-        match self.retired.iter_mut().position(|block| block.try_reclaim(len)) {
+        match self.retired.iter_mut().rposition(|block| block.try_reclaim(len)) {
             Some(free) => self.retired.remove(free),
             None => BytesMut::with_capacity(len),
         }
@@ -69,7 +70,7 @@ mod tests {
         for len in [10, 20, 30] {
             blocks.retire(BytesMut::with_capacity(len));
         }
-        assert_eq!([blocks.take(1).capacity(), blocks.take(1).capacity()], [20, 30]);
+        assert_eq!([blocks.take(1).capacity(), blocks.take(1).capacity()], [30, 20]);
         assert!(blocks.is_empty());
     }
 }

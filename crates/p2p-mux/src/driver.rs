@@ -32,6 +32,9 @@ const READ_LEN_MIN: usize = 4 << 10;
 /// What is received at once under load: two records of Noise's largest size, so that a sender
 /// that fills its records leaves no part of one at the end of the buffer.
 const READ_LEN_MAX: usize = 2 * 65_537;
+/// What is received before those who read have their turn: more would be copied out of the receive
+/// buffers meanwhile, and fall out of the processor's cache.
+const READ_TURN_LEN: usize = 2 * READ_LEN_MAX;
 /// Plain bytes that are taken from the multiplexer at once: two whole Noise records. The actual
 /// amount exceeds it by less than one frame.
 const TRANSMIT_LEN: usize = 2 * 65_519;
@@ -208,9 +211,10 @@ impl Future for Driver {
         {
             this.fail(error);
         }
+        let mut read_len = 0;
         for _ in 0..TURNS_MAX {
             let moved = match &this.phase {
-                Phase::Running => match this.turn(cx) {
+                Phase::Running => match this.turn(cx, &mut read_len) {
                     Ok(moved) => moved,
                     Err(error) => {
                         this.fail(error);
@@ -226,6 +230,9 @@ impl Future for Driver {
             };
             if moved == Moved::Nothing && this.poll_sleep(cx).is_pending() {
                 return Poll::Pending;
+            }
+            if read_len >= READ_TURN_LEN {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -246,7 +253,11 @@ impl Driver {
     }
 
     /// One look at the clock, some writes, some reads.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Moved, ConnectionError> {
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        read_len: &mut usize,
+    ) -> Result<Moved, ConnectionError> {
         let now = now();
         self.handle_time(now)?;
         let wrote = match self.poll_write_side(cx, now) {
@@ -263,7 +274,7 @@ impl Driver {
         if self.writer.stalled_at.is_some_and(|at| at + WRITE_STALL_MAX <= now) {
             return Err(ConnectionError::WriteStalled(WRITE_STALL_MAX));
         }
-        let read = self.poll_read_side(cx)?;
+        let read = self.poll_read_side(cx, read_len)?;
         if let Some((error, at)) = &self.writer.broken
             && (read == Moved::Nothing || *at + FAIL_MAX <= now)
         {
@@ -338,18 +349,26 @@ impl Driver {
         Ok(!self.writer.is_empty())
     }
 
-    fn poll_read_side(&mut self, cx: &mut Context<'_>) -> Result<Moved, ConnectionError> {
+    fn poll_read_side(
+        &mut self,
+        cx: &mut Context<'_>,
+        read_len: &mut usize,
+    ) -> Result<Moved, ConnectionError> {
         let mut moved = Moved::Nothing;
         for _ in 0..TURN_MAX {
             match self.reader.poll_read(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(self.end_of_pipe()),
-                Poll::Ready(Ok(_)) => {
+                Poll::Ready(Ok(count)) => {
                     moved = Moved::Something;
+                    *read_len += count;
                     // What came before a broken record is still good.
                     let opened = self.reader.open_records();
                     self.handle_records()?;
                     opened?;
+                    if *read_len >= READ_TURN_LEN {
+                        break;
+                    }
                 }
                 Poll::Ready(Err(error)) => return Err(ConnectionError::Io(error.into())),
             }
