@@ -300,7 +300,7 @@ impl Session {
             return Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)));
         };
         if let Some(error) = &stream.error {
-            return Poll::Ready(Err(error.clone()));
+            return Poll::Ready(Err(StreamError::clone(error)));
         }
         if stream.send.phase != SendPhase::Open {
             return Poll::Ready(Err(StreamError::Finished));
@@ -348,7 +348,9 @@ impl Session {
         }
         match (stream.recv.phase, &stream.error) {
             (RecvPhase::Ended, _) => Poll::Ready(Ok(None)),
-            (RecvPhase::Open | RecvPhase::Stopped, Some(error)) => Poll::Ready(Err(error.clone())),
+            (RecvPhase::Open | RecvPhase::Stopped, Some(error)) => {
+                Poll::Ready(Err(StreamError::clone(error)))
+            }
             (RecvPhase::Stopped | RecvPhase::Open, None) => {
                 stream.recv.blocked = true;
                 Poll::Pending
@@ -591,7 +593,7 @@ impl MuxCore for Session {
                 Ok(())
             }
             SendPhase::Finishing | SendPhase::Finished => Ok(()),
-            SendPhase::Dead => Err(stream.error.clone().unwrap_or(gone)),
+            SendPhase::Dead => Err(stream.error.as_deref().cloned().unwrap_or(gone)),
         }
     }
 
@@ -622,7 +624,9 @@ impl MuxCore for Session {
     fn stopped(&mut self, id: StreamId) -> Poll<StreamError> {
         match self.live(id) {
             None => Poll::Ready(StreamError::ResetLocally(ErrorCode::NONE)),
-            Some((_, stream)) => stream.error.clone().map_or(Poll::Pending, Poll::Ready),
+            Some((_, stream)) => {
+                stream.error.as_deref().cloned().map_or(Poll::Pending, Poll::Ready)
+            }
         }
     }
 

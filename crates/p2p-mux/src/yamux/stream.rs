@@ -79,8 +79,9 @@ pub(super) struct StreamState {
     pub(super) opening: Opening,
     pub(super) send: SendSide,
     pub(super) recv: RecvSide,
-    /// Set once the stream has ended early; what every later call gives.
-    pub(super) error: Option<StreamError>,
+    /// Set once the stream has ended early; what every later call gives. Boxed, since most streams
+    /// have none, and a connection's streams should fit a processor's cache.
+    pub(super) error: Option<Box<StreamError>>,
     /// The code of a RST that is to be sent.
     pub(super) reset_due: Option<u32>,
     /// In the session's queue of streams with control frames to send.
@@ -120,7 +121,7 @@ impl StreamState {
     pub(super) fn abandon(&mut self, error: StreamError) {
         self.send.clear();
         self.send.phase = SendPhase::Dead;
-        self.error.get_or_insert(error);
+        self.error.get_or_insert_with(|| Box::new(error));
     }
 
     /// The flags that the stream's first frame carries; none on later ones.
