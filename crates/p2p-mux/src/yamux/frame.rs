@@ -5,7 +5,7 @@
 //!  | version | type   | flags  | stream id  | length     |   big-endian
 //! ```
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use p2p_core::MuxError;
 
 /// Length of a header in bytes.
@@ -77,16 +77,16 @@ impl Header {
     }
 
     pub(super) fn encode(self, out: &mut BytesMut) {
-        out.put_u8(0);
-        out.put_u8(match self.kind {
+        let kind = match self.kind {
             Kind::Data => 0,
             Kind::WindowUpdate => 1,
             Kind::Ping => 2,
             Kind::GoAway => 3,
-        });
-        out.put_u16(self.flags.0);
-        out.put_u32(self.stream);
-        out.put_u32(self.length);
+        };
+        let [f0, f1] = self.flags.0.to_be_bytes();
+        let [s0, s1, s2, s3] = self.stream.to_be_bytes();
+        let [l0, l1, l2, l3] = self.length.to_be_bytes();
+        out.extend_from_slice(&[0, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3]);
     }
 }
 
