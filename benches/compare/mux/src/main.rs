@@ -57,11 +57,12 @@ impl Work {
     }
 }
 
-const WORKS: [(&str, Work); 4] = [
+const WORKS: [(&str, Work); 5] = [
     ("bulk, 1 stream", Work::Bulk { streams: 1 }),
     ("bulk, 64 streams", Work::Bulk { streams: 64 }),
     ("32 B flood, 1000 streams", Work::Flood { streams: 1000, messages: 300 }),
     ("32 B echo, 1000 streams", Work::Echo { streams: 1000, messages: 100 }),
+    ("32 B echo, 1 stream", Work::Echo { streams: 1, messages: 20_000 }),
 ];
 
 struct Options {
