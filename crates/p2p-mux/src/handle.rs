@@ -324,16 +324,16 @@ impl RecvHalf for MuxRecv {
 
 impl AsyncRead for MuxRecv {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        self.shared
-            .poll(cx, self.id, Interest::Read, |core| core.read_buf(self.id, buf))
-            .map(|read| read.map(drop).map_err(io::Error::from))
+        let id = self.id;
+        let read = self.shared.poll(cx, id, Interest::Read, |core| core.read_buf(id, buf));
+        self.deadline.limit(cx, read).map(|read| read.map(drop).map_err(io::Error::from))
     }
 }
 

@@ -268,6 +268,8 @@ pub(super) struct RecvSide {
     pub(super) phase: RecvPhase,
     /// What the peer may still send, in bytes.
     pub(super) window: u32,
+    /// What is still to come of a frame whose header has, in bytes.
+    under_way: u32,
     /// A reader waits for data.
     pub(super) blocked: bool,
     /// A window update is to be sent.
@@ -280,6 +282,8 @@ pub(super) struct RecvSide {
     measured_at: Option<Instant>,
     /// What the application has read since then, in bytes.
     read: u32,
+    /// The largest window that what was read has asked for, in bytes; the first one at least.
+    wanted: u32,
     chunks: VecDeque<(Bytes, Origin)>,
     tail: BytesMut,
     buffered: u32,
@@ -306,16 +310,24 @@ impl RecvSide {
         Self {
             phase: RecvPhase::Open,
             window: WINDOW_INITIAL,
+            under_way: 0,
             blocked: false,
             update_due: false,
             given_up: None,
             target: WINDOW_INITIAL,
             measured_at: None,
             read: 0,
+            wanted: WINDOW_INITIAL,
             chunks: VecDeque::new(),
             tail: BytesMut::new(),
             buffered: 0,
         }
+    }
+
+    /// Takes note of a frame of `len` bytes, which the window covers.
+    pub(super) fn announce(&mut self, len: u32) {
+        self.window -= len;
+        self.under_way += len;
     }
 
     /// Keeps `data` by reference: it pins the buffer it came in.
@@ -351,6 +363,7 @@ impl RecvSide {
 
     fn count(&mut self, len: usize) {
         let len = u32::try_from(len).expect("received data were checked against the window");
+        self.under_way = self.under_way.saturating_sub(len);
         self.buffered = self.buffered.saturating_add(len);
     }
 
@@ -418,7 +431,8 @@ impl RecvSide {
     }
 
     fn missing(&self) -> u32 {
-        self.target.saturating_sub(self.window).saturating_sub(self.buffered)
+        let held = self.window.saturating_add(self.under_way).saturating_add(self.buffered);
+        self.target.saturating_sub(held)
     }
 
     /// The credit to send now.
@@ -426,6 +440,8 @@ impl RecvSide {
     /// The window grows to what the application reads in two round trips: with one, it would be
     /// the window that holds the peer back; more gains nothing (YAMUX-30). What is read is counted
     /// over a quarter of a round trip at least, since peers that wait for credit send in bursts.
+    /// That is the effect of the window of a round trip ago: while it rises, the window is set
+    /// for as much more again, as Linux does for TCP, and so doubles in each round trip.
     pub(super) fn grant(
         &mut self,
         now: Instant,
@@ -440,7 +456,11 @@ impl RecvSide {
                 let elapsed = now.saturating_duration_since(at);
                 if elapsed >= round_trip / 4 {
                     let wanted = per_time(self.read, round_trip.saturating_mul(2), elapsed);
-                    let wanted = wanted.min(config.window_max).min(self.target.saturating_mul(2));
+                    let more = wanted.saturating_sub(self.wanted);
+                    let more = u64::from(wanted) * u64::from(more) / u64::from(self.wanted);
+                    let ahead = wanted.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+                    self.wanted = self.wanted.max(wanted);
+                    let wanted = ahead.min(config.window_max).min(self.target.saturating_mul(2));
                     self.target += windows.grow(wanted.saturating_sub(self.target));
                     (self.measured_at, self.read) = (Some(now), 0);
                 }

@@ -166,7 +166,7 @@ impl Session {
         let end = header.flags.has(Flags::FIN);
         let live = match self.begin_or_acknowledge(header)? {
             Some(stream) => {
-                stream.recv.window -= header.length;
+                stream.recv.announce(header.length);
                 true
             }
             None => false,
