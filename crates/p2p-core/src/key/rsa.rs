@@ -191,7 +191,7 @@ mod tests {
     const F4: [u8; 3] = [1, 0, 1];
 
     #[test]
-    fn cve_2023_39533_only_moduli_of_2048_to_8192_bits() {
+    fn key_08_cve_2023_39533_only_moduli_of_2048_to_8192_bits() {
         for bits in [2_048, 2_049, 3_072, 4_096, 8_191, 8_192] {
             let key = parse(&odd(bits), &F4).unwrap_or_else(|e| panic!("{bits}: {e}"));
             assert_eq!(key.verify(b"message", &vec![1; bits / 8]), Err(KeyError::Signature));
