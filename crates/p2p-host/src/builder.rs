@@ -6,7 +6,9 @@ use tokio::runtime::Handle;
 use crate::{
     BuildError, Host,
     host::{Config, Inner},
-    identify, ping,
+    identify,
+    ledger::HostLimits,
+    ping,
     upgrade::Upgrader,
 };
 
@@ -39,10 +41,21 @@ impl Builder {
                 address_timeout: Duration::from_secs(10),
                 dial_timeout: Duration::from_secs(30),
                 open_timeout: Duration::from_secs(10),
-                pending_inbound_max: 128,
-                connections_inbound_max: 512,
-                connections_outbound_max: 512,
-                connections_per_peer_max: 8,
+                limits: HostLimits {
+                    connections_inbound_max: 512,
+                    connections_outbound_max: 512,
+                    connections_per_peer_max: 8,
+                    connections_per_ip_max: 8,
+                    connections_per_ip6_site_max: 64,
+                    pending_inbound_max: 128,
+                    dials_at_once_max: 160,
+                    streams_inbound_max: 8192,
+                    streams_outbound_max: 8192,
+                    streams_inbound_per_peer_max: 1024,
+                    streams_outbound_per_peer_max: 1024,
+                    streams_per_protocol_max: 4096,
+                    streams_per_protocol_and_peer_max: 512,
+                },
             },
         }
     }
@@ -127,26 +140,99 @@ impl Builder {
     /// ended; one more is closed at once. Default 128. Each costs a file descriptor and up to
     /// 128 KiB.
     pub fn pending_inbound_max(mut self, count: usize) -> Self {
-        self.config.pending_inbound_max = count;
+        self.config.limits.pending_inbound_max = count;
         self
     }
 
-    /// How many inbound connections there may be; one more is closed before any cryptography.
-    /// Default 512.
+    /// How many inbound connections there may be, with those that are pending; one more is closed
+    /// before any cryptography. Default 512. Each costs a file descriptor, and up to 1.5 MiB and
+    /// the windows of its streams; see `docs/limits.md`.
     pub fn connections_inbound_max(mut self, count: usize) -> Self {
-        self.config.connections_inbound_max = count;
+        self.config.limits.connections_inbound_max = count;
         self
     }
 
-    /// How many outbound connections there may be. Default 512.
+    /// How many outbound connections there may be, with the dials to peers under way; one more
+    /// dial fails with [`DialError::Limit`](crate::DialError::Limit). Default 512. Each costs as
+    /// much as an inbound one.
     pub fn connections_outbound_max(mut self, count: usize) -> Self {
-        self.config.connections_outbound_max = count;
+        self.config.limits.connections_outbound_max = count;
         self
     }
 
-    /// How many connections to one peer there may be. Default 8.
+    /// How many connections to one peer there may be. Default 8. One more is closed as soon as the
+    /// peer is known: it has cost a handshake.
     pub fn connections_per_peer_max(mut self, count: usize) -> Self {
-        self.config.connections_per_peer_max = count;
+        self.config.limits.connections_per_peer_max = count;
+        self
+    }
+
+    /// How many connections and dials of one IPv4 address or IPv6 /56 there may be, in both
+    /// directions; one more is closed before any cryptography. Default 8, as in go-libp2p. Peers
+    /// behind one address (a NAT, a relaying proxy, a cluster) share them: raise it to as many as
+    /// are honestly there. Loopback addresses have no limit, nor what comes over a relay or has no
+    /// IP address.
+    pub fn connections_per_ip_max(mut self, count: usize) -> Self {
+        self.config.limits.connections_per_ip_max = count;
+        self
+    }
+
+    /// The same for an IPv6 /48, which is often one site or customer. Default 64, as in
+    /// go-libp2p.
+    pub fn connections_per_ip6_site_max(mut self, count: usize) -> Self {
+        self.config.limits.connections_per_ip6_site_max = count;
+        self
+    }
+
+    /// How many addresses may be dialed at a time, for all peers; further ones wait for their turn
+    /// within [`Builder::dial_timeout`]. Default 160, as in go-libp2p. Each costs a file descriptor
+    /// and up to 128 KiB.
+    pub fn dials_at_once_max(mut self, count: usize) -> Self {
+        self.config.limits.dials_at_once_max = count;
+        self
+    }
+
+    /// How many streams peers may have open with this host, and handlers that have not returned;
+    /// one more is reset. Default 8192. Each may hold its window of received data: 256 KiB at
+    /// first.
+    pub fn streams_inbound_max(mut self, count: usize) -> Self {
+        self.config.limits.streams_inbound_max = count;
+        self
+    }
+
+    /// How many of them one peer may have, over all its connections; one more is reset. Default
+    /// 1024.
+    pub fn streams_inbound_per_peer_max(mut self, count: usize) -> Self {
+        self.config.limits.streams_inbound_per_peer_max = count;
+        self
+    }
+
+    /// How many streams this host may have open, or be opening; one more fails with
+    /// [`Cause::Limit`](crate::Cause::Limit). Default 8192. Each costs as much as an inbound
+    /// one.
+    pub fn streams_outbound_max(mut self, count: usize) -> Self {
+        self.config.limits.streams_outbound_max = count;
+        self
+    }
+
+    /// How many of them may go to one peer, over all its connections. Default 1024; the
+    /// multiplexer lets a connection have 256, and further ones wait.
+    pub fn streams_outbound_per_peer_max(mut self, count: usize) -> Self {
+        self.config.limits.streams_outbound_per_peer_max = count;
+        self
+    }
+
+    /// How many inbound streams of one protocol there may be; one more is reset. Default 4096. It
+    /// is for protocols without limits of their own.
+    pub fn streams_per_protocol_max(mut self, count: usize) -> Self {
+        self.config.limits.streams_per_protocol_max = count;
+        self
+    }
+
+    /// How many inbound streams of one protocol one peer may have; one more is reset. Default 512.
+    /// It is for protocols without limits of their own.
+    pub fn streams_per_protocol_and_peer_max(mut self, count: usize) -> Self {
+        self.config.limits.streams_per_protocol_and_peer_max = count;
         self
     }
 

@@ -12,11 +12,11 @@ use std::{
 };
 
 use p2p_core::{
-    AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Muxed, PeerId,
+    AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Muxed, PeerId, Role,
 };
 use p2p_mux::Driver;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     time::{Instant, error::Elapsed, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ use crate::{
     Cause, DialError, Event, LimitReached,
     host::Inner,
     identify::{self, Identification},
+    ledger::{Ledger, Place},
 };
 
 /// Inbound streams of one connection whose protocol is being negotiated; further ones wait in
@@ -36,6 +37,7 @@ const NEGOTIATING_MAX: usize = 128;
 pub(crate) struct Conn {
     pub(crate) id: u64,
     pub(crate) connection: Arc<dyn Connection>,
+    pub(crate) ledger: Arc<Ledger>,
     /// How many streams and guards keep the connection alive.
     active: watch::Sender<usize>,
     /// What the peer has said of itself.
@@ -130,24 +132,26 @@ impl fmt::Debug for KeepAlive {
 }
 
 impl Inner {
-    /// Registers a new connection and starts its task. One that is refused keeps `slot`, its
-    /// place among the pending ones, until it has ended.
+    /// Registers a new connection and starts its task. One that is refused keeps its place among
+    /// the pending ones until it has ended.
     pub(crate) fn adopt(
         self: &Arc<Self>,
         muxed: Muxed,
         driver: Option<Driver>,
-        slot: Option<OwnedSemaphorePermit>,
+        mut place: Place,
     ) -> Result<Arc<Conn>, Cause> {
         let Muxed { connection, accept, .. } = muxed;
         let conn = Arc::new(Conn {
             id: self.next_id(),
             connection,
+            ledger: Arc::clone(&self.ledger),
             active: watch::Sender::new(0),
             identification: watch::Sender::new(Identification::Pending),
             closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
         });
-        let added = self.registry().add(&conn, &self.config);
+        let settled = place.settle(conn.peer()).map_err(Cause::from);
+        let added = settled.and_then(|()| Ok(self.registry().add(&conn)?));
         if let Err(cause) = added {
             let code = if let Cause::Limit(_) = cause {
                 ErrorCode::CONNECTION_RESOURCE_LIMIT
@@ -158,13 +162,17 @@ impl Inner {
             if let Some(driver) = driver {
                 self.spawn(async move {
                     driver.await;
-                    drop(slot);
+                    drop(place);
                 });
             }
             return Err(cause);
         }
-        let registered =
-            Registered { host: Arc::clone(self), conn: Arc::clone(&conn), cause: None };
+        let registered = Registered {
+            host: Arc::clone(self),
+            conn: Arc::clone(&conn),
+            cause: None,
+            place: Some(place),
+        };
         let info = conn.info();
         self.backoff().succeeded(conn.peer(), info.remote());
         let span = tracing::debug_span!("connection", peer = %conn.peer(), id = conn.id, role = %info.role());
@@ -209,6 +217,7 @@ struct Registered {
     host: Arc<Inner>,
     conn: Arc<Conn>,
     cause: Option<ConnectionError>,
+    place: Option<Place>,
 }
 
 impl Drop for Registered {
@@ -219,6 +228,8 @@ impl Drop for Registered {
         self.conn.ended.cancel();
         self.conn.identification.send_if_modified(|state| state.fail(&cause));
         let left = self.host.registry().remove(&self.conn);
+        // It is free before anybody is told.
+        drop(self.place.take());
         self.host.emit(Event::Disconnected {
             peer,
             connection: Arc::clone(self.conn.info()),
@@ -240,14 +251,19 @@ async fn accept_streams(
         match poll_fn(|cx| accept.poll_accept(cx)).await {
             // A host that is being closed takes nothing new.
             Ok(mut stream) if host.quiet.is_cancelled() => stream.reset(ErrorCode::NONE),
-            Ok(stream) => {
-                host.spawn(crate::dispatch::serve(
+            Ok(mut stream) => match host.ledger.stream(Role::Responder, conn.peer()) {
+                Ok(place) => host.spawn(crate::dispatch::serve(
                     Arc::clone(host),
                     Arc::clone(conn),
                     stream,
+                    place,
                     permit,
-                ));
-            }
+                )),
+                Err(limit) => {
+                    stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
+                    host.refused_stream(conn.peer(), None, limit);
+                }
+            },
             Err(cause) => return cause,
         }
     }
@@ -279,15 +295,6 @@ async fn close_when_idle(conn: &Conn, limit: Duration) {
 /// Runs `work` under a time limit.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Cause> {
     tokio::time::timeout(limit, work).await.map_err(|_| Cause::TimedOut(limit))
-}
-
-pub(crate) fn limit_error(
-    what: &'static str,
-    value: usize,
-    holder: impl fmt::Display,
-    setting: &'static str,
-) -> LimitReached {
-    LimitReached { what, value, holder: holder.to_string(), setting }
 }
 
 impl From<LimitReached> for DialError {

@@ -20,6 +20,7 @@ use crate::{
     Cause, DialAttempt, DialError, Target,
     connection::{Conn, within},
     host::Inner,
+    ledger::Place,
     rank::{Ranked, rank},
     upgrade::Progress,
 };
@@ -101,12 +102,13 @@ impl Inner {
             (None, true) => return Err(DialError::Attempts(Arc::default())),
             (_, false) => {}
         }
+        let place = self.ledger.dial()?;
         let (sender, outcome) = watch::channel(None);
         let id = self.next_id();
         registry.dials.insert(key.clone(), Dial { id, outcome: sender.clone() });
         drop(registry);
         let entry = Entry { host: Arc::clone(self), key, id };
-        self.spawn(run(entry, target.clone(), force, sender));
+        self.spawn(run(entry, place, target.clone(), force, sender));
         Ok(Joined::Dial { outcome, own: true })
     }
 }
@@ -124,9 +126,15 @@ fn misses(tried: &[DialAttempt], target: &Target, force: bool) -> bool {
 }
 
 /// The task of one dial.
-async fn run(entry: Entry, target: Target, force: bool, outcome: watch::Sender<Outcome>) {
+async fn run(
+    entry: Entry,
+    place: Place,
+    target: Target,
+    force: bool,
+    outcome: watch::Sender<Outcome>,
+) {
     let host = Arc::clone(&entry.host);
-    let dial = dial(&host, &target, force);
+    let dial = dial(&host, place, &target, force);
     tokio::pin!(dial);
     let result = loop {
         tokio::select! {
@@ -167,20 +175,27 @@ impl Drop for Entry {
 
 /// Tries the addresses by their rank, each at its time or as soon as another one has failed, until
 /// one works.
-async fn dial(host: &Arc<Inner>, target: &Target, force: bool) -> Result<Arc<Conn>, DialError> {
+async fn dial(
+    host: &Arc<Inner>,
+    place: Place,
+    target: &Target,
+    force: bool,
+) -> Result<Arc<Conn>, DialError> {
     let limit = host.config.dial_timeout;
     let tried = Mutex::new(Vec::new());
     let outcome = tokio::time::timeout(limit, race(host, target, force, &tried)).await;
     let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let report = || tried.iter().map(|attempt| attempt.report(limit)).collect();
+    let report = || tried.iter().map(|attempt| attempt.report(host, limit)).collect();
     match outcome {
-        Ok(Some((muxed, driver))) => Ok(host.adopt(muxed, driver, None)?),
+        Ok(Some((muxed, driver, of_addr))) => {
+            Ok(host.adopt(muxed, driver, place.with_addr(of_addr))?)
+        }
         Ok(None) => Err(DialError::Attempts(report())),
         Err(_) => Err(DialError::TimedOut(limit, report())),
     }
 }
 
-type Connected = (Muxed, Option<Driver>);
+type Connected = (Muxed, Option<Driver>, Place);
 
 async fn race(
     host: &Arc<Inner>,
@@ -227,6 +242,8 @@ async fn race(
 struct Attempt {
     addr: Multiaddr,
     begun: Instant,
+    /// Has been set when it had its turn.
+    turn: OnceLock<()>,
     progress: Progress,
     /// How it failed, and after how long.
     failed: OnceLock<(Duration, Cause)>,
@@ -235,23 +252,14 @@ struct Attempt {
 impl Attempt {
     fn new(addr: Multiaddr) -> Self {
         let progress = Progress::default();
-        Self { addr, begun: Instant::now(), progress, failed: OnceLock::new() }
+        let (turn, failed) = (OnceLock::new(), OnceLock::new());
+        Self { addr, begun: Instant::now(), turn, progress, failed }
     }
 
-    /// Connects to the address and upgrades what comes of it.
+    /// Waits for its turn, connects to the address and upgrades what comes of it.
     async fn run(&self, host: &Inner, peer: Option<PeerId>, force: bool) -> Option<Connected> {
-        let limit = host.config.address_timeout;
-        let cause = match host.may_dial(peer, &self.addr, force) {
-            Ok(()) => {
-                let work = connect(host, &self.addr, peer, &self.progress);
-                match within(limit, work).await.and_then(|connected| connected) {
-                    Ok(connected) => return Some(connected),
-                    Err(cause) => {
-                        host.backoff().failed(peer, &self.addr, Instant::now());
-                        cause
-                    }
-                }
-            }
+        let cause = match self.try_once(host, peer, force).await {
+            Ok(connected) => return Some(connected),
             Err(cause) => cause,
         };
         tracing::debug!(addr = %self.addr, %cause, "dial attempt");
@@ -259,10 +267,37 @@ impl Attempt {
         None
     }
 
-    /// What is told of it. One that has not failed was under way when the time for the whole,
-    /// `limit`, ran out.
-    fn report(&self, limit: Duration) -> DialAttempt {
-        let under_way = || (self.begun.elapsed(), Cause::TimedOut(limit));
+    async fn try_once(
+        &self,
+        host: &Inner,
+        peer: Option<PeerId>,
+        force: bool,
+    ) -> Result<Connected, Cause> {
+        host.may_dial(peer, &self.addr, force)?;
+        let _turn = host.dials_at_once.acquire().await.expect("nobody closes this semaphore");
+        self.turn.get_or_init(|| ());
+        let place = host.ledger.dial_addr(&self.addr)?;
+        let work = connect(host, &self.addr, peer, &self.progress);
+        match within(host.config.address_timeout, work).await.and_then(|connected| connected) {
+            Ok((muxed, driver)) => Ok((muxed, driver, place)),
+            Err(cause) => {
+                // What this side has refused does not speak against the address.
+                if !matches!(cause, Cause::Limit(_)) {
+                    host.backoff().failed(peer, &self.addr, Instant::now());
+                }
+                Err(cause)
+            }
+        }
+    }
+
+    /// What is told of it. One that has not failed was under way, or waited for its turn, when the
+    /// time for the whole, `limit`, ran out.
+    fn report(&self, host: &Inner, limit: Duration) -> DialAttempt {
+        let under_way = || {
+            let waited = || host.ledger.no_turn().into();
+            let cause = self.turn.get().map_or_else(waited, |()| Cause::TimedOut(limit));
+            (self.begun.elapsed(), cause)
+        };
         let (elapsed, cause) = self.failed.get().cloned().unwrap_or_else(under_way);
         DialAttempt { addr: self.addr.clone(), stage: self.progress.stage(), elapsed, cause }
     }
@@ -273,12 +308,13 @@ async fn connect(
     addr: &Multiaddr,
     peer: Option<PeerId>,
     progress: &Progress,
-) -> Result<Connected, Cause> {
+) -> Result<(Muxed, Option<Driver>), Cause> {
     let transport = host.transport(addr).ok_or(Cause::NoTransport)?;
     match transport.dial(DialTarget::new(addr.clone(), peer)).await? {
         Link::Pipe(pipe) => {
             let role = Role::Initiator;
-            let upgrade = host.upgrader.upgrade(pipe, role, peer, addr.clone(), progress);
+            let may = |peer: &PeerId| Ok(host.ledger.check_peer(peer)?);
+            let upgrade = host.upgrader.upgrade(pipe, role, peer, addr.clone(), progress, may);
             upgrade.await.map(|(muxed, driver)| (muxed, Some(driver)))
         }
         Link::Muxed(muxed) => {

@@ -6,7 +6,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -14,17 +14,14 @@ use p2p_core::{ErrorCode, PeerId, ProtocolId, ProtocolIdError, Stream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
+    Event, LimitReached,
     connection::{Conn, within},
     host::Inner,
+    ledger::{Max, StreamPlace},
 };
 
 /// How long a peer may take to name its protocol on a stream.
 const NEGOTIATION_MAX: Duration = Duration::from_secs(10);
-/// Inbound streams of one protocol at a time, over all peers; the next is reset.
-const STREAMS_MAX: usize = 4096;
-/// Inbound streams of one protocol and one peer at a time; the next is reset. As many as a
-/// multiplexed connection carries in all.
-const STREAMS_OF_PEER_MAX: usize = 512;
 /// Streams that wait in an [`AcceptedStreams`]; the next is reset.
 const ACCEPTED_MAX: usize = 32;
 
@@ -53,33 +50,25 @@ pub(crate) struct Protocols {
 struct Served {
     service: Service,
     limits: Limits,
-    streams: Arc<Streams>,
 }
-
-/// How many streams of one protocol each peer has.
-#[derive(Default)]
-struct Streams(Mutex<HashMap<PeerId, usize>>);
 
 enum Service {
     Handler(Box<dyn Fn(Stream) -> Serving + Send + Sync>),
     Queue(mpsc::Sender<Stream>),
 }
 
-/// How many streams of a protocol are served at once, and whether they keep a connection alive.
+/// How many streams of a protocol are served at once (`None`: as many as the host's settings
+/// say), and whether they keep a connection alive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub(crate) streams_max: usize,
-    pub(crate) streams_of_peer_max: usize,
+    pub(crate) streams_max: Option<Max>,
+    pub(crate) streams_of_peer_max: Option<Max>,
     pub(crate) keeps_alive: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            streams_max: STREAMS_MAX,
-            streams_of_peer_max: STREAMS_OF_PEER_MAX,
-            keeps_alive: true,
-        }
+        Self { streams_max: None, streams_of_peer_max: None, keeps_alive: true }
     }
 }
 
@@ -108,7 +97,7 @@ impl Protocols {
             let serving = handler(stream);
             Box::pin(async move { serving.await.map_err(Into::into) })
         };
-        self.insert(id, Served::new(Service::Handler(Box::new(handler)), limits))?;
+        self.insert(id, Served { service: Service::Handler(Box::new(handler)), limits })?;
         Ok(())
     }
 
@@ -155,49 +144,16 @@ impl Protocols {
     }
 }
 
-impl Served {
-    fn new(service: Service, limits: Limits) -> Self {
-        Self { service, limits, streams: Arc::default() }
-    }
-
-    /// Counts one more stream of `peer`, until what is returned is dropped.
-    fn admit(&self, peer: PeerId) -> Option<Admission> {
-        let mut streams = self.streams.lock();
-        let total: usize = streams.values().sum();
-        let of_peer = streams.entry(peer).or_default();
-        if total >= self.limits.streams_max || *of_peer >= self.limits.streams_of_peer_max {
-            if *of_peer == 0 {
-                streams.remove(&peer);
-            }
-            return None;
-        }
-        *of_peer += 1;
-        Some(Admission { streams: Arc::clone(&self.streams), peer })
-    }
-}
-
-impl Streams {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A stream's place among those of its protocol. It does not keep the service: an
-/// [`AcceptedStreams`] ends while streams that it gave live on.
-struct Admission {
-    streams: Arc<Streams>,
-    peer: PeerId,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut streams = self.streams.lock();
-        if let Some(count) = streams.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                streams.remove(&self.peer);
-            }
-        }
+impl Inner {
+    /// Tells of a stream that a limit has refused.
+    pub(crate) fn refused_stream(
+        &self,
+        peer: PeerId,
+        protocol: Option<ProtocolId>,
+        limit: LimitReached,
+    ) {
+        tracing::debug!(%peer, ?protocol, %limit, "stream refused");
+        self.emit_refusal(Event::StreamRefused { peer, protocol, limit });
     }
 }
 
@@ -206,6 +162,7 @@ pub(crate) async fn serve(
     host: Arc<Inner>,
     conn: Arc<Conn>,
     mut stream: Stream,
+    place: StreamPlace,
     permit: OwnedSemaphorePermit,
 ) {
     let mut found = None;
@@ -229,15 +186,18 @@ pub(crate) async fn serve(
     let Some(served) = found else {
         return stream.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
     };
-    let Some(admission) = served.admit(conn.peer()) else {
-        tracing::debug!(%protocol, limits = ?served.limits, "too many streams");
-        return stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
+    let Limits { streams_max, streams_of_peer_max, .. } = served.limits;
+    let place = match place.inbound_of(&protocol, streams_max, streams_of_peer_max) {
+        Ok(place) => Arc::new(place),
+        Err(limit) => {
+            stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
+            return host.refused_stream(conn.peer(), Some(protocol), limit);
+        }
     };
     let hold = served.limits.keeps_alive.then(|| conn.hold());
     drop(conn);
     drop(host);
-    let admission = Arc::new(admission);
-    let held = Arc::new((Arc::clone(&admission), hold));
+    let held = Arc::new((Arc::clone(&place), hold));
     let stream = stream.with_protocol(protocol.clone()).holding(held);
     match &served.service {
         Service::Handler(handler) => {
@@ -245,7 +205,7 @@ pub(crate) async fn serve(
                 tracing::debug!(%protocol, %error, "handler");
             }
             // It was a task to the end, with a stream or without.
-            drop(admission);
+            drop(place);
         }
         Service::Queue(queue) => {
             if let Err(refused) = queue.try_send(stream) {
@@ -267,7 +227,7 @@ pub struct AcceptedStreams {
 impl AcceptedStreams {
     pub(crate) fn register(host: &Arc<Inner>, protocol: ProtocolId) -> Result<Self, HandleError> {
         let (queue, streams) = mpsc::channel(ACCEPTED_MAX);
-        let served = Served::new(Service::Queue(queue), Limits::default());
+        let served = Served { service: Service::Queue(queue), limits: Limits::default() };
         let served = Arc::downgrade(&host.protocols.insert(protocol.clone(), served)?);
         Ok(Self { streams, host: Arc::downgrade(host), served, protocol })
     }

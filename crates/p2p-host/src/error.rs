@@ -95,8 +95,7 @@ pub enum Cause {
 }
 
 /// A limit of this host was reached.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit of {value} {what} is reached (used by {holder}; raise it with `{setting}`)")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitReached {
     /// What is limited.
@@ -105,9 +104,22 @@ pub struct LimitReached {
     pub value: usize,
     /// Who uses it.
     pub holder: String,
-    /// The setting that raises it.
-    pub setting: &'static str,
+    /// The setting that raises it, where one does.
+    pub setting: Option<&'static str>,
 }
+
+impl fmt::Display for LimitReached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, value, holder, setting } = self;
+        write!(f, "the limit of {value} {what} is reached (used by {holder}; ")?;
+        match setting {
+            Some(setting) => write!(f, "raise it with `{setting}`)"),
+            None => f.write_str("it is fixed)"),
+        }
+    }
+}
+
+impl std::error::Error for LimitReached {}
 
 /// One address that was tried.
 #[derive(Clone, Debug)]

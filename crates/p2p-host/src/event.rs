@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use p2p_core::{ConnectionError, ConnectionInfo, Multiaddr, PeerId};
+use p2p_core::{ConnectionError, ConnectionInfo, Multiaddr, PeerId, ProtocolId};
 use tokio::sync::broadcast;
 
-use crate::{InboundError, identify::PeerInfo};
+use crate::{InboundError, LimitReached, identify::PeerInfo};
 
 /// Events that wait for one subscriber, at most; older ones are then missed.
 pub(crate) const EVENTS_MAX: usize = 256;
@@ -53,6 +53,17 @@ pub enum Event {
     InboundFailed {
         /// What failed, and where.
         error: InboundError,
+    },
+    /// A stream that a peer opened was reset, because a limit is reached. Refusals of streams and
+    /// of connections before their upgrade are told at most 32 times a second;
+    /// [`Usage::refused`](crate::Usage::refused) counts them all.
+    StreamRefused {
+        /// The peer.
+        peer: PeerId,
+        /// The protocol, where the peer had come to name it.
+        protocol: Option<ProtocolId>,
+        /// The limit.
+        limit: LimitReached,
     },
     /// The subscriber was too slow: so many events are lost to it.
     Missed {

@@ -22,12 +22,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     AcceptedStreams, Cause, DialError, Event, Events, HandleError, IntoTarget, KeepAlive,
-    ListenError, OpenError, Opening, Target,
+    ListenError, OpenError, Opening, Target, Usage, UsageReport,
     backoff::Backoff,
-    connection::{Conn, limit_error},
+    connection::Conn,
     dial::{Dial, DialKey},
     dispatch::{BoxError, Protocols},
     identify::{OwnRecord, PeerInfo},
+    ledger::{HostLimits, Ledger},
     listen::Addresses,
     ping::{PingError, Pinger},
     upgrade::Upgrader,
@@ -46,10 +47,7 @@ pub(crate) struct Config {
     pub(crate) address_timeout: Duration,
     pub(crate) dial_timeout: Duration,
     pub(crate) open_timeout: Duration,
-    pub(crate) pending_inbound_max: usize,
-    pub(crate) connections_inbound_max: usize,
-    pub(crate) connections_outbound_max: usize,
-    pub(crate) connections_per_peer_max: usize,
+    pub(crate) limits: HostLimits,
 }
 
 /// A libp2p node. Cheap to clone; every clone is the same host. When the last clone is dropped
@@ -79,7 +77,9 @@ pub(crate) struct Inner {
     pub(crate) protocols: Protocols,
     pub(crate) addresses: Addresses,
     pub(crate) own_record: OwnRecord,
-    pub(crate) pending_inbound: Arc<Semaphore>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Dials of addresses that may go on at once.
+    pub(crate) dials_at_once: Semaphore,
     registry: Mutex<Registry>,
     events: broadcast::Sender<Event>,
     pub(crate) tasks: TaskTracker,
@@ -104,9 +104,10 @@ impl Inner {
         Arc::new(Self {
             own: identity.public().peer_id(),
             identity,
-            pending_inbound: Arc::new(Semaphore::new(
-                config.pending_inbound_max.min(Semaphore::MAX_PERMITS),
-            )),
+            ledger: Ledger::new(config.limits),
+            dials_at_once: Semaphore::new(
+                config.limits.dials_at_once_max.min(Semaphore::MAX_PERMITS),
+            ),
             config,
             transports,
             upgrader,
@@ -134,6 +135,13 @@ impl Inner {
 
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells of something that was refused, but not so often that other events are lost by it.
+    pub(crate) fn emit_refusal(&self, event: Event) {
+        if self.ledger.may_tell(Instant::now()) {
+            self.emit(event);
+        }
     }
 
     pub(crate) fn emit(&self, event: Event) {
@@ -166,8 +174,6 @@ impl Inner {
 pub(crate) struct Registry {
     by_peer: HashMap<PeerId, Vec<Arc<Conn>>>,
     pub(crate) dials: HashMap<DialKey, Dial>,
-    inbound: usize,
-    outbound: usize,
     closed: bool,
 }
 
@@ -176,40 +182,13 @@ impl Registry {
         self.closed
     }
 
-    /// Adds a connection, unless a limit is reached.
-    pub(crate) fn add(&mut self, conn: &Arc<Conn>, config: &Config) -> Result<(), Cause> {
+    /// Adds a connection, unless the host is closed.
+    pub(crate) fn add(&mut self, conn: &Arc<Conn>) -> Result<(), ConnectionError> {
         if self.closed {
             let reason = "the host is closed".into();
-            let code = ErrorCode::CONNECTION_SHUTDOWN;
-            return Err(ConnectionError::Closed { code, reason }.into());
+            return Err(ConnectionError::Closed { code: ErrorCode::CONNECTION_SHUTDOWN, reason });
         }
-        let peer = conn.peer();
-        let of_peer = self.by_peer.get(&peer).map_or(0, Vec::len);
-        let max = config.connections_per_peer_max;
-        if of_peer >= max {
-            let setting = "Builder::connections_per_peer_max";
-            return Err(limit_error("connections to one peer", max, peer, setting).into());
-        }
-        let (count, max, what, setting) = match conn.info().role() {
-            Role::Responder => (
-                &mut self.inbound,
-                config.connections_inbound_max,
-                "inbound connections",
-                "Builder::connections_inbound_max",
-            ),
-            Role::Initiator => (
-                &mut self.outbound,
-                config.connections_outbound_max,
-                "outbound connections",
-                "Builder::connections_outbound_max",
-            ),
-        };
-        if *count >= max {
-            let holder = format!("{count} connections of {} peers", self.by_peer.len());
-            return Err(limit_error(what, max, holder, setting).into());
-        }
-        *count += 1;
-        self.by_peer.entry(peer).or_default().push(Arc::clone(conn));
+        self.by_peer.entry(conn.peer()).or_default().push(Arc::clone(conn));
         Ok(())
     }
 
@@ -217,23 +196,12 @@ impl Registry {
     pub(crate) fn remove(&mut self, conn: &Arc<Conn>) -> usize {
         let peer = conn.peer();
         let Some(conns) = self.by_peer.get_mut(&peer) else { return 0 };
-        let before = conns.len();
         conns.retain(|other| other.id != conn.id);
         let left = conns.len();
-        if left < before {
-            match conn.info().role() {
-                Role::Responder => self.inbound -= 1,
-                Role::Initiator => self.outbound -= 1,
-            }
-        }
         if left == 0 {
             self.by_peer.remove(&peer);
         }
         left
-    }
-
-    pub(crate) fn inbound_is_full(&self, config: &Config) -> bool {
-        self.closed || self.inbound >= config.connections_inbound_max
     }
 
     /// The connection that a new stream to `peer` goes over: the newest (CONN-17).
@@ -395,6 +363,19 @@ impl Host {
     pub fn keep_alive(&self, peer: &PeerId) -> Option<KeepAlive> {
         let conn = self.inner.registry().connection_to(peer)?;
         Some(KeepAlive::new(&conn))
+    }
+
+    /// What the host uses of its limits at this moment. It costs a lock and a few numbers.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.inner.ledger.usage()
+    }
+
+    /// What the host, each peer, each protocol and each IP range use of their limits at one
+    /// moment. It costs a lock and a copy of all these lists, at most some hundred KiB.
+    #[must_use]
+    pub fn usage_report(&self) -> UsageReport {
+        self.inner.ledger.report()
     }
 
     /// Subscribes to what happens from now on.

@@ -19,6 +19,7 @@ use crate::{
     connection::{Conn, within},
     dispatch::Limits,
     host::Inner,
+    ledger::Max,
     open::open_counted,
     proto,
 };
@@ -88,7 +89,7 @@ impl Identification {
 /// Serves the protocol.
 pub(crate) fn register(host: &Arc<Inner>) -> Result<(), HandleError> {
     let limits = Limits {
-        streams_of_peer_max: STREAMS_OF_PEER_MAX,
+        streams_of_peer_max: Some(Max::fixed(STREAMS_OF_PEER_MAX)),
         keeps_alive: false,
         ..Limits::default()
     };

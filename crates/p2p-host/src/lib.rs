@@ -51,7 +51,9 @@ mod event;
 pub mod fuzzing;
 mod host;
 pub mod identify;
+mod ip;
 pub mod key_file;
+mod ledger;
 mod listen;
 mod open;
 pub mod perf;
@@ -68,6 +70,7 @@ mod proto;
 mod rank;
 mod target;
 mod upgrade;
+mod usage;
 
 pub use builder::Builder;
 pub use connection::KeepAlive;
@@ -78,9 +81,11 @@ pub use error::{
 };
 pub use event::{Event, Events};
 pub use host::Host;
+pub use ip::{IpRange, IpRangeError};
 pub use open::Opening;
 pub use p2p_core::{Keypair, Multiaddr, PeerId, ProtocolId, Stream};
 pub use target::{IntoTarget, Target, TargetError};
+pub use usage::{PeerUsage, ProtocolUsage, Usage, UsageReport, Used};
 
 /// Begins a host that has no transport, secure channel or multiplexer yet.
 pub fn builder() -> Builder {

@@ -6,14 +6,15 @@ use std::{
 };
 
 use p2p_core::{
-    AddrExt, Incoming, Link, ListenEvent, Listener, Multiaddr, Role, TransportError,
+    AddrExt, Incoming, Link, ListenEvent, Listener, Multiaddr, PeerId, Role, TransportError,
     parse_multiaddr,
 };
 use p2p_mux::Driver;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
-    Cause, Event, InboundError, ListenError, connection::within, host::Inner, upgrade::Progress,
+    Cause, Event, InboundError, ListenError, Stage, connection::within, host::Inner, ledger::Place,
+    upgrade::Progress,
 };
 
 /// The addresses of all listeners.
@@ -136,20 +137,21 @@ impl Drop for Bound {
     }
 }
 
-/// Gates an inbound link before any cryptography is paid for it.
+/// Takes a place for an inbound link, or drops it, before any cryptography is paid for it.
 fn take(host: &Arc<Inner>, incoming: Incoming) {
-    let Ok(permit) = Arc::clone(&host.pending_inbound).try_acquire_owned() else {
-        tracing::debug!(limit = host.config.pending_inbound_max, "too many pending inbound");
-        return;
-    };
-    if host.registry().inbound_is_full(&host.config) {
-        tracing::debug!(limit = host.config.connections_inbound_max, "too many inbound");
-        return;
+    match host.ledger.accept(&incoming.remote) {
+        Ok(place) => host.spawn(upgrade(Arc::clone(host), incoming, place)),
+        Err(limit) => {
+            let Incoming { remote, .. } = incoming;
+            let (stage, elapsed) = (Stage::Connect, Duration::ZERO);
+            let error = InboundError { remote, stage, elapsed, cause: limit.into() };
+            tracing::debug!(%error, "inbound");
+            host.emit_refusal(Event::InboundFailed { error });
+        }
     }
-    host.spawn(upgrade(Arc::clone(host), incoming, permit));
 }
 
-async fn upgrade(host: Arc<Inner>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+async fn upgrade(host: Arc<Inner>, incoming: Incoming, place: Place) {
     let begun = Instant::now();
     let progress = Progress::default();
     let remote = incoming.remote.clone();
@@ -157,7 +159,7 @@ async fn upgrade(host: Arc<Inner>, incoming: Incoming, permit: OwnedSemaphorePer
     let upgraded = within(limit, connect(&host, incoming, &progress)).await;
     let adopted = upgraded
         .and_then(|upgraded| upgraded)
-        .and_then(|(muxed, driver)| host.adopt(muxed, driver, Some(permit)));
+        .and_then(|(muxed, driver)| host.adopt(muxed, driver, place));
     if let Err(cause) = adopted {
         let stage = progress.stage();
         let error = InboundError { remote, stage, elapsed: begun.elapsed(), cause };
@@ -175,7 +177,8 @@ async fn connect(
     match incoming.link().await? {
         Link::Pipe(pipe) => {
             let pipe = pipe.with_local(local);
-            let upgrade = host.upgrader.upgrade(pipe, Role::Responder, None, remote, progress);
+            let may = |peer: &PeerId| Ok(host.ledger.check_peer(peer)?);
+            let upgrade = host.upgrader.upgrade(pipe, Role::Responder, None, remote, progress, may);
             upgrade.await.map(|(muxed, driver)| (muxed, Some(driver)))
         }
         Link::Muxed(muxed) => {

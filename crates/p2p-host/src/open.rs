@@ -1,6 +1,7 @@
 //! Opening a stream: a connection, a stream of it, and its protocol.
 
 use std::{
+    any::Any,
     fmt,
     future::{Future, IntoFuture, poll_fn},
     io,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use p2p_core::{ErrorCode, ProtocolId, RecvHalf, Stream, StreamError};
+use p2p_core::{ErrorCode, ProtocolId, RecvHalf, Role, Stream, StreamError};
 use p2p_multistream::{Initiator, NegotiationError};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
@@ -96,8 +97,7 @@ async fn open_on(
     limit: Duration,
 ) -> Result<Stream, OpenError> {
     let hold = conn.hold();
-    let stream = open_counted(conn, protocol, optimistic, limit).await?;
-    Ok(stream.holding(hold))
+    open_holding(conn, protocol, optimistic, limit, Some(hold)).await
 }
 
 /// Opens a stream of one connection, without keeping the connection alive for it.
@@ -107,10 +107,24 @@ pub(crate) async fn open_counted(
     optimistic: bool,
     limit: Duration,
 ) -> Result<Stream, OpenError> {
+    open_holding(conn, protocol, optimistic, limit, None).await
+}
+
+async fn open_holding(
+    conn: &Arc<Conn>,
+    protocol: &ProtocolId,
+    optimistic: bool,
+    limit: Duration,
+    hold: Option<Arc<dyn Any + Send + Sync>>,
+) -> Result<Stream, OpenError> {
     let progress = Progress::default();
     progress.reach(Stage::Stream);
-    let opening = within(limit, negotiate(conn, protocol, optimistic, &progress)).await;
-    opening.and_then(|opened| opened).map_err(|cause| {
+    let opening = async {
+        let place = conn.ledger.stream(Role::Initiator, conn.peer())?.outbound_of(protocol);
+        let opening = within(limit, negotiate(conn, protocol, optimistic, &progress));
+        Ok::<_, Cause>(opening.await??.holding(Arc::new((place, hold))))
+    };
+    opening.await.map_err(|cause| {
         let (peer, protocol) = (conn.peer(), protocol.clone());
         if let Cause::Negotiation(NegotiationError::Unsupported { .. }) = cause {
             return OpenError::Unsupported { peer, protocol };

@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     HandleError, Host, IntoTarget, OpenError,
     dispatch::{BoxError, Limits},
+    ledger::Max,
 };
 
 /// The protocol's name.
@@ -94,7 +95,8 @@ pub struct Measured {
 /// # Errors
 /// [`HandleError`] when it is served already.
 pub fn serve(host: &Host) -> Result<(), HandleError> {
-    let limits = Limits { streams_of_peer_max: STREAMS_OF_PEER_MAX, ..Limits::default() };
+    let of_peer_max = Some(Max::fixed(STREAMS_OF_PEER_MAX));
+    let limits = Limits { streams_of_peer_max: of_peer_max, ..Limits::default() };
     host.inner.protocols.handle_within(PROTOCOL, limits, answer)
 }
 

@@ -12,6 +12,7 @@ use crate::{
     Host, OpenError, Target,
     dispatch::{BoxError, Limits, Protocols},
     error::Cause,
+    ledger::Max,
     open::open_counted,
 };
 
@@ -52,7 +53,7 @@ pub enum PingError {
 /// Serves the protocol.
 pub(crate) fn register(protocols: &Protocols) -> Result<(), crate::HandleError> {
     let limits = Limits {
-        streams_of_peer_max: STREAMS_OF_PEER_MAX,
+        streams_of_peer_max: Some(Max::fixed(STREAMS_OF_PEER_MAX)),
         keeps_alive: false,
         ..Limits::default()
     };

@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     HandleError, Host, IntoTarget, OpenError, Opening,
     dispatch::{BoxError, Limits},
+    ledger::Max,
 };
 
 /// The default of what one request and one answer may be, in bytes.
@@ -242,8 +243,8 @@ impl Host {
             }
         };
         let limits = Limits {
-            streams_max: limits.at_once_max,
-            streams_of_peer_max: limits.of_peer_max,
+            streams_max: Some(Max::new(limits.at_once_max, "Responding::at_once_max")),
+            streams_of_peer_max: Some(Max::new(limits.of_peer_max, "Responding::of_peer_max")),
             ..Limits::default()
         };
         self.inner.protocols.handle_within(protocol, limits, serve)

@@ -49,8 +49,8 @@ impl Progress {
 }
 
 impl Upgrader {
-    /// Secures and multiplexes `pipe`. The caller limits the time, and reads from `progress`
-    /// where it was spent.
+    /// Secures and multiplexes `pipe`. The caller limits the time, reads from `progress` where it
+    /// was spent, and `may` refuse the peer as soon as it is known.
     pub(crate) async fn upgrade(
         &self,
         mut pipe: Pipe,
@@ -58,6 +58,7 @@ impl Upgrader {
         expected: Option<PeerId>,
         remote: Multiaddr,
         progress: &Progress,
+        may: impl FnOnce(&PeerId) -> Result<(), Cause>,
     ) -> Result<(Muxed, Driver), Cause> {
         let local = pipe.local.take();
         let mut line = Line::new(pipe);
@@ -74,6 +75,7 @@ impl Upgrader {
         if let Some(expected) = expected.filter(|expected| *expected != peer) {
             return Err(SecurityError::WrongPeer { expected, actual: peer }.into());
         }
+        may(&peer)?;
 
         progress.reach(Stage::Muxer);
         let info = ConnectionInfo::new(role, session.peer, local, remote);

@@ -56,8 +56,9 @@ pub use p2p_core::{
 };
 pub use p2p_host::{
     AcceptedStreams, BuildError, Builder, Cause, DialAttempt, DialError, Event, Events,
-    HandleError, Host, InboundError, IntoTarget, KeepAlive, LimitReached, ListenError, OpenError,
-    Opening, Stage, Target, TargetError, identify, key_file, perf, ping, request,
+    HandleError, Host, InboundError, IntoTarget, IpRange, IpRangeError, KeepAlive, LimitReached,
+    ListenError, OpenError, Opening, PeerUsage, ProtocolUsage, Stage, Target, TargetError, Usage,
+    UsageReport, Used, identify, key_file, perf, ping, request,
 };
 pub use p2p_multistream as multistream;
 #[cfg(any(feature = "yamux", feature = "mplex"))]

@@ -678,6 +678,11 @@ async fn conn_10_11_pending_inbound_connections_are_bounded_and_end_in_ten_secon
     }
     let honest = builder(&network, None).spawn().await.unwrap();
     assert!(honest.connect("/memory/7").await.is_err());
+    for _ in 0..3 {
+        let event = events.next().await.unwrap();
+        let Event::InboundFailed { error } = event else { panic!("{event:?}") };
+        assert!(matches!(error.cause, Cause::Limit(_)), "{error}");
+    }
     let begun = Instant::now();
     for _ in 0..3 {
         let event = events.next().await.unwrap();

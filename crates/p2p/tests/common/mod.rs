@@ -51,19 +51,31 @@ pub struct Plan {
     pub outbound: bool,
 }
 
+/// The address that links come from, unless they are said to come from another.
+const UNKNOWN: &str = "/memory/999";
+
+/// A link and the address that it comes from.
+type Dialed = (DuplexStream, Multiaddr);
+
+/// The listeners by their ports. An address may begin with an IP address, which leads nowhere else.
 #[derive(Clone, Default)]
 pub struct Network {
-    listeners: Arc<Mutex<HashMap<u64, mpsc::Sender<DuplexStream>>>>,
+    listeners: Arc<Mutex<HashMap<u64, mpsc::Sender<Dialed>>>>,
 }
 
 impl Network {
     pub fn transport(&self, plan: Option<Plan>) -> Memory {
-        Memory { network: self.clone(), plan, latency: Duration::ZERO }
+        Memory { network: self.clone(), plan, latency: Duration::ZERO, from: UNKNOWN.into() }
     }
 
     /// Links on which everything takes `latency` each way.
     pub fn far_transport(&self, latency: Duration) -> Memory {
-        Memory { network: self.clone(), plan: None, latency }
+        Memory { latency, ..self.transport(None) }
+    }
+
+    /// Links that are seen to come from an address, as `/ip4/192.0.2.1/memory/1`.
+    pub fn transport_from(&self, from: &str) -> Memory {
+        Memory { from: from.into(), ..self.transport(None) }
     }
 }
 
@@ -71,11 +83,12 @@ pub struct Memory {
     network: Network,
     plan: Option<Plan>,
     latency: Duration,
+    from: String,
 }
 
 fn port(addr: &Multiaddr) -> Option<u64> {
-    match (addr.iter().next(), addr.iter().nth(1)) {
-        (Some(Protocol::Memory(port)), None) => Some(port),
+    match addr.iter().last() {
+        Some(Protocol::Memory(port)) => Some(port),
         _ => None,
     }
 }
@@ -99,7 +112,11 @@ impl Transport for Memory {
         let sender = self.network.listeners.lock().unwrap().get(&port).cloned();
         let (near, far) = tokio::io::duplex(4096);
         let near = if self.latency.is_zero() { near } else { delayed(near, self.latency) };
-        sender.ok_or_else(refused)?.send(far).await.map_err(|_| refused())?;
+        sender
+            .ok_or_else(refused)?
+            .send((far, self.from.parse().unwrap()))
+            .await
+            .map_err(|_| refused())?;
         let (read, write) = tokio::io::split(near);
         Ok(Link::Pipe(match self.plan {
             None => Pipe::new(read, write),
@@ -165,7 +182,7 @@ async fn delay(
 
 struct MemoryListener {
     addr: Multiaddr,
-    links: mpsc::Receiver<DuplexStream>,
+    links: mpsc::Receiver<Dialed>,
 }
 
 #[async_trait]
@@ -175,12 +192,11 @@ impl Listener for MemoryListener {
     }
 
     async fn next(&mut self) -> Result<ListenEvent, TransportError> {
-        let Some(link) = self.links.recv().await else {
+        let Some((link, remote)) = self.links.recv().await else {
             return std::future::pending().await;
         };
         let (read, write) = tokio::io::split(link);
         let link = async move { Ok(Link::Pipe(Pipe::new(read, write))) };
-        let remote = "/memory/999".parse().unwrap();
         Ok(ListenEvent::Incoming(Incoming::new(self.addr.clone(), remote, link)))
     }
 }

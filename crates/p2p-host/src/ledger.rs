@@ -1,0 +1,568 @@
+//! What connections and streams take of the host's limits. Everything is counted before it costs
+//! anything, and until the place that it was given is dropped.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use p2p_core::{Multiaddr, PeerId, ProtocolId, Role};
+use tokio::time::Instant;
+
+use crate::{
+    LimitReached,
+    ip::{IpRange, ip_of, is_relayed},
+    usage::{PeerUsage, ProtocolUsage, Usage, UsageReport, Used},
+};
+
+/// Refusals that are told as events, a second; more would push other events out.
+const REFUSALS_TOLD_MAX: u32 = 32;
+
+/// The counts that a host allows; see [`Builder`](crate::Builder).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostLimits {
+    pub(crate) connections_inbound_max: usize,
+    pub(crate) connections_outbound_max: usize,
+    pub(crate) connections_per_peer_max: usize,
+    pub(crate) connections_per_ip_max: usize,
+    pub(crate) connections_per_ip6_site_max: usize,
+    pub(crate) pending_inbound_max: usize,
+    pub(crate) dials_at_once_max: usize,
+    pub(crate) streams_inbound_max: usize,
+    pub(crate) streams_outbound_max: usize,
+    pub(crate) streams_inbound_per_peer_max: usize,
+    pub(crate) streams_outbound_per_peer_max: usize,
+    pub(crate) streams_per_protocol_max: usize,
+    pub(crate) streams_per_protocol_and_peer_max: usize,
+}
+
+/// A limit and the setting that raises it, if one does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Max {
+    pub(crate) value: usize,
+    pub(crate) setting: Option<&'static str>,
+}
+
+impl Max {
+    pub(crate) const fn new(value: usize, setting: &'static str) -> Self {
+        Self { value, setting: Some(setting) }
+    }
+
+    /// A limit that belongs to a protocol.
+    pub(crate) const fn fixed(value: usize) -> Self {
+        Self { value, setting: None }
+    }
+
+    /// Whether one more is allowed beside `count`.
+    fn check(
+        self,
+        count: usize,
+        what: &'static str,
+        holder: impl FnOnce() -> String,
+    ) -> Result<(), LimitReached> {
+        if count < self.value {
+            return Ok(());
+        }
+        let Self { value, setting } = self;
+        Err(LimitReached { what, value, holder: holder(), setting })
+    }
+}
+
+/// The host's books. Its lock is taken last, and nothing is called under it.
+pub(crate) struct Ledger {
+    limits: HostLimits,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    pending_inbound: usize,
+    inbound: usize,
+    pending_outbound: usize,
+    outbound: usize,
+    dials: usize,
+    streams_inbound: usize,
+    streams_outbound: usize,
+    peers: HashMap<PeerId, PeerCounts>,
+    protocols: HashMap<ProtocolId, ProtocolCounts>,
+    ranges: HashMap<IpRange, usize>,
+    refused: u64,
+    told: Option<(Instant, u32)>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct PeerCounts {
+    connections: usize,
+    streams_inbound: usize,
+    streams_outbound: usize,
+}
+
+#[derive(Default)]
+struct ProtocolCounts {
+    inbound: usize,
+    inbound_max: usize,
+    inbound_by_peer: HashMap<PeerId, usize>,
+    outbound: usize,
+}
+
+/// What a [`Place`] is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An inbound connection from accept to its registration; or refused, and not yet ended.
+    PendingInbound,
+    Inbound,
+    /// A dial to a peer.
+    PendingOutbound,
+    Outbound,
+    /// The dial of one address.
+    Dial,
+}
+
+impl Counts {
+    fn of(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::PendingInbound => &mut self.pending_inbound,
+            Kind::Inbound => &mut self.inbound,
+            Kind::PendingOutbound => &mut self.pending_outbound,
+            Kind::Outbound => &mut self.outbound,
+            Kind::Dial => &mut self.dials,
+        }
+    }
+
+    fn streams(&mut self, role: Role) -> &mut usize {
+        match role {
+            Role::Initiator => &mut self.streams_outbound,
+            Role::Responder => &mut self.streams_inbound,
+        }
+    }
+
+    fn change_peer(&mut self, peer: PeerId, change: impl FnOnce(&mut PeerCounts)) {
+        let of_peer = self.peers.entry(peer).or_default();
+        change(of_peer);
+        if *of_peer == PeerCounts::default() {
+            self.peers.remove(&peer);
+        }
+    }
+
+    fn holders(&self, count: usize, pending: usize) -> String {
+        let peers = self.peers.values().filter(|of_peer| of_peer.connections > 0).count();
+        format!("{count} connections, {pending} pending ones; connected are {peers} peers")
+    }
+
+    fn refuse(&mut self, limit: LimitReached) -> LimitReached {
+        self.refused = self.refused.saturating_add(1);
+        limit
+    }
+
+    fn release_range(&mut self, ip: IpAddr) {
+        for range in ranges(ip) {
+            if let Some(count) = self.ranges.get_mut(&range) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.ranges.remove(&range);
+                }
+            }
+        }
+    }
+}
+
+impl PeerCounts {
+    fn streams(&mut self, role: Role) -> &mut usize {
+        match role {
+            Role::Initiator => &mut self.streams_outbound,
+            Role::Responder => &mut self.streams_inbound,
+        }
+    }
+}
+
+/// The ranges in which an address is counted (CONN-45); a loopback address for itself.
+fn ranges(ip: IpAddr) -> Vec<IpRange> {
+    match ip {
+        ip if ip.is_loopback() => vec![ip.into()],
+        IpAddr::V4(_) => vec![IpRange::cut(ip, 32)],
+        IpAddr::V6(_) => vec![IpRange::cut(ip, 56), IpRange::cut(ip, 48)],
+    }
+}
+
+/// The address by which a link is counted. Those that come over a relay are not the relay's.
+fn counted_ip(addr: &Multiaddr) -> Option<IpAddr> {
+    ip_of(addr).filter(|_| !is_relayed(addr))
+}
+
+impl HostLimits {
+    fn of_range(&self, range: IpRange) -> (Max, &'static str) {
+        let what = match range.prefix_len() {
+            32 => "connections of one IPv4 address",
+            56 => "connections of one IPv6 /56",
+            _ => "connections of one IPv6 /48",
+        };
+        if range.is_loopback() {
+            return (Max::fixed(usize::MAX), what);
+        }
+        let max = if range.prefix_len() == 48 {
+            Max::new(self.connections_per_ip6_site_max, "Builder::connections_per_ip6_site_max")
+        } else {
+            Max::new(self.connections_per_ip_max, "Builder::connections_per_ip_max")
+        };
+        (max, what)
+    }
+
+    fn streams(&self, role: Role) -> (Max, &'static str) {
+        match role {
+            Role::Initiator => (
+                Max::new(self.streams_outbound_max, "Builder::streams_outbound_max"),
+                "outbound streams",
+            ),
+            Role::Responder => (
+                Max::new(self.streams_inbound_max, "Builder::streams_inbound_max"),
+                "inbound streams",
+            ),
+        }
+    }
+
+    fn streams_of_peer(&self, role: Role) -> (Max, &'static str) {
+        match role {
+            Role::Initiator => (
+                Max::new(
+                    self.streams_outbound_per_peer_max,
+                    "Builder::streams_outbound_per_peer_max",
+                ),
+                "outbound streams to one peer",
+            ),
+            Role::Responder => (
+                Max::new(
+                    self.streams_inbound_per_peer_max,
+                    "Builder::streams_inbound_per_peer_max",
+                ),
+                "inbound streams of one peer",
+            ),
+        }
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(limits: HostLimits) -> Arc<Self> {
+        Arc::new(Self { limits, counts: Mutex::default() })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a link that has just come in, and with it one among the inbound
+    /// connections: nobody is upgraded only to be refused.
+    pub(crate) fn accept(self: &Arc<Self>, remote: &Multiaddr) -> Result<Place, LimitReached> {
+        let mut counts = self.counts();
+        let (pending, open) = (counts.pending_inbound, counts.inbound);
+        let limits = &self.limits;
+        let result = Max::new(limits.pending_inbound_max, "Builder::pending_inbound_max")
+            .check(pending, "pending inbound connections", || counts.holders(open, pending))
+            .and_then(|()| {
+                Max::new(limits.connections_inbound_max, "Builder::connections_inbound_max").check(
+                    pending.saturating_add(open),
+                    "inbound connections",
+                    || counts.holders(open, pending),
+                )
+            })
+            .and_then(|()| self.take_range(&mut counts, remote));
+        self.place(&mut counts, Kind::PendingInbound, result)
+    }
+
+    /// Takes a place among the outbound connections for a dial to a peer.
+    pub(crate) fn dial(self: &Arc<Self>) -> Result<Place, LimitReached> {
+        let mut counts = self.counts();
+        let (pending, open) = (counts.pending_outbound, counts.outbound);
+        let max =
+            Max::new(self.limits.connections_outbound_max, "Builder::connections_outbound_max");
+        let holder = || counts.holders(open, pending);
+        let result = max.check(pending.saturating_add(open), "outbound connections", holder);
+        self.place(&mut counts, Kind::PendingOutbound, result.map(|()| None))
+    }
+
+    /// Takes a place for the dial of one address, among those of its IP range.
+    pub(crate) fn dial_addr(self: &Arc<Self>, addr: &Multiaddr) -> Result<Place, LimitReached> {
+        let mut counts = self.counts();
+        let result = self.take_range(&mut counts, addr);
+        self.place(&mut counts, Kind::Dial, result)
+    }
+
+    fn take_range(
+        &self,
+        counts: &mut Counts,
+        addr: &Multiaddr,
+    ) -> Result<Option<IpAddr>, LimitReached> {
+        let Some(ip) = counted_ip(addr) else { return Ok(None) };
+        for range in ranges(ip) {
+            let (max, what) = self.limits.of_range(range);
+            let count = counts.ranges.get(&range).copied().unwrap_or_default();
+            max.check(count, what, || format!("{count} connections and dials of {range}"))?;
+        }
+        for range in ranges(ip) {
+            *counts.ranges.entry(range).or_default() += 1;
+        }
+        Ok(Some(ip))
+    }
+
+    fn place(
+        self: &Arc<Self>,
+        counts: &mut Counts,
+        kind: Kind,
+        ip: Result<Option<IpAddr>, LimitReached>,
+    ) -> Result<Place, LimitReached> {
+        let ip = ip.map_err(|limit| counts.refuse(limit))?;
+        *counts.of(kind) += 1;
+        Ok(Place { ledger: Arc::clone(self), kind, ip, peer: None })
+    }
+
+    /// Whether a peer may have one more connection; it is not taken yet.
+    pub(crate) fn check_peer(&self, peer: &PeerId) -> Result<(), LimitReached> {
+        let mut counts = self.counts();
+        self.check_peer_of(&mut counts, peer)
+    }
+
+    fn check_peer_of(&self, counts: &mut Counts, peer: &PeerId) -> Result<(), LimitReached> {
+        let count = counts.peers.get(peer).map_or(0, |of_peer| of_peer.connections);
+        let max =
+            Max::new(self.limits.connections_per_peer_max, "Builder::connections_per_peer_max");
+        max.check(count, "connections to one peer", || peer.to_string())
+            .map_err(|limit| counts.refuse(limit))
+    }
+
+    /// Takes a place for a stream that `peer` has opened, or that is to be opened to it.
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        role: Role,
+        peer: PeerId,
+    ) -> Result<StreamPlace, LimitReached> {
+        let mut counts = self.counts();
+        let mut of_peer = counts.peers.get(&peer).copied().unwrap_or_default();
+        let (max, what) = self.limits.streams_of_peer(role);
+        let (max_of_all, what_of_all) = self.limits.streams(role);
+        let (count, peers) = (*counts.streams(role), counts.peers.len());
+        max.check(*of_peer.streams(role), what, || peer.to_string())
+            .and_then(|()| {
+                let holder = || format!("{count} streams of {peers} peers");
+                max_of_all.check(count, what_of_all, holder)
+            })
+            .map_err(|limit| counts.refuse(limit))?;
+        *counts.streams(role) += 1;
+        counts.change_peer(peer, |of_peer| *of_peer.streams(role) += 1);
+        Ok(StreamPlace { ledger: Arc::clone(self), role, peer, protocol: None })
+    }
+
+    /// What an address is told that never had its turn.
+    pub(crate) fn no_turn(&self) -> LimitReached {
+        let mut counts = self.counts();
+        let holder = format!("{} dials under way", counts.dials);
+        counts.refuse(LimitReached {
+            what: "dials at once",
+            value: self.limits.dials_at_once_max,
+            holder,
+            setting: Some("Builder::dials_at_once_max"),
+        })
+    }
+
+    /// Whether one more refusal is told as an event.
+    pub(crate) fn may_tell(&self, now: Instant) -> bool {
+        let mut counts = self.counts();
+        let (since, told) = counts.told.get_or_insert((now, 0));
+        if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *told) = (now, 0);
+        }
+        *told = told.saturating_add(1);
+        *told <= REFUSALS_TOLD_MAX
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage_of(&self.counts())
+    }
+
+    fn usage_of(&self, counts: &Counts) -> Usage {
+        let limits = &self.limits;
+        Usage {
+            connections_inbound: Used::new(counts.inbound, limits.connections_inbound_max),
+            connections_outbound: Used::new(counts.outbound, limits.connections_outbound_max),
+            pending_inbound: Used::new(counts.pending_inbound, limits.pending_inbound_max),
+            pending_outbound: Used::new(counts.pending_outbound, limits.connections_outbound_max),
+            dials_at_once: Used::new(counts.dials, limits.dials_at_once_max),
+            streams_inbound: Used::new(counts.streams_inbound, limits.streams_inbound_max),
+            streams_outbound: Used::new(counts.streams_outbound, limits.streams_outbound_max),
+            refused: counts.refused,
+        }
+    }
+
+    pub(crate) fn report(&self) -> UsageReport {
+        let counts = self.counts();
+        let limits = &self.limits;
+        let peer = |(peer, of_peer): (&PeerId, &PeerCounts)| PeerUsage {
+            peer: *peer,
+            connections: Used::new(of_peer.connections, limits.connections_per_peer_max),
+            streams_inbound: Used::new(
+                of_peer.streams_inbound,
+                limits.streams_inbound_per_peer_max,
+            ),
+            streams_outbound: Used::new(
+                of_peer.streams_outbound,
+                limits.streams_outbound_per_peer_max,
+            ),
+        };
+        let protocol = |(protocol, of_protocol): (&ProtocolId, &ProtocolCounts)| ProtocolUsage {
+            protocol: protocol.clone(),
+            streams_inbound: Used::new(of_protocol.inbound, of_protocol.inbound_max),
+            streams_outbound: of_protocol.outbound,
+        };
+        let range = |(range, count): (&IpRange, &usize)| {
+            (*range, Used::new(*count, limits.of_range(*range).0.value))
+        };
+        let mut report = UsageReport {
+            host: self.usage_of(&counts),
+            peers: counts.peers.iter().map(peer).collect(),
+            protocols: counts.protocols.iter().map(protocol).collect(),
+            ip_ranges: counts.ranges.iter().map(range).collect(),
+        };
+        drop(counts);
+        report.peers.sort_unstable_by_key(|of_peer| of_peer.peer);
+        report.protocols.sort_unstable_by(|a, b| a.protocol.cmp(&b.protocol));
+        report.ip_ranges.sort_unstable_by_key(|(range, _)| *range);
+        report
+    }
+}
+
+/// A place that a connection takes, from before its upgrade to its end. Dropping it frees it.
+pub(crate) struct Place {
+    ledger: Arc<Ledger>,
+    kind: Kind,
+    ip: Option<IpAddr>,
+    /// Whose connection it is, once it is one.
+    peer: Option<PeerId>,
+}
+
+impl Place {
+    /// Has a dial's place stand for the address that has won, too.
+    pub(crate) fn with_addr(mut self, mut addr: Self) -> Self {
+        self.ip = addr.ip.take();
+        self
+    }
+
+    /// What was pending is a connection to `peer` from here on.
+    pub(crate) fn settle(&mut self, peer: PeerId) -> Result<(), LimitReached> {
+        let settled = match self.kind {
+            Kind::PendingInbound => Kind::Inbound,
+            Kind::PendingOutbound => Kind::Outbound,
+            Kind::Inbound | Kind::Outbound | Kind::Dial => return Ok(()),
+        };
+        let mut counts = self.ledger.counts();
+        self.ledger.check_peer_of(&mut counts, &peer)?;
+        counts.change_peer(peer, |of_peer| of_peer.connections += 1);
+        *counts.of(self.kind) -= 1;
+        *counts.of(settled) += 1;
+        self.kind = settled;
+        self.peer = Some(peer);
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.ledger.counts();
+        *counts.of(self.kind) -= 1;
+        if let Some(ip) = self.ip {
+            counts.release_range(ip);
+        }
+        if let Some(peer) = self.peer {
+            counts.change_peer(peer, |of_peer| of_peer.connections -= 1);
+        }
+    }
+}
+
+/// A place that a stream takes, and its handler. Dropping it frees it.
+pub(crate) struct StreamPlace {
+    ledger: Arc<Ledger>,
+    role: Role,
+    peer: PeerId,
+    protocol: Option<ProtocolId>,
+}
+
+impl StreamPlace {
+    /// Counts an outbound stream as one of its protocol.
+    pub(crate) fn outbound_of(mut self, protocol: &ProtocolId) -> Self {
+        self.ledger.counts().protocols.entry(protocol.clone()).or_default().outbound += 1;
+        self.protocol = Some(protocol.clone());
+        self
+    }
+
+    /// Takes a place for an inbound stream among those of its protocol; `None` stands for the
+    /// host's limits.
+    pub(crate) fn inbound_of(
+        mut self,
+        protocol: &ProtocolId,
+        max: Option<Max>,
+        of_peer_max: Option<Max>,
+    ) -> Result<Self, LimitReached> {
+        let limits = &self.ledger.limits;
+        let max = max.unwrap_or(Max::new(
+            limits.streams_per_protocol_max,
+            "Builder::streams_per_protocol_max",
+        ));
+        let of_peer_max = of_peer_max.unwrap_or(Max::new(
+            limits.streams_per_protocol_and_peer_max,
+            "Builder::streams_per_protocol_and_peer_max",
+        ));
+        let mut counts = self.ledger.counts();
+        let of_protocol = counts.protocols.entry(protocol.clone()).or_default();
+        of_protocol.inbound_max = max.value;
+        let of_peer = of_protocol.inbound_by_peer.get(&self.peer).copied().unwrap_or_default();
+        let (count, peers) = (of_protocol.inbound, of_protocol.inbound_by_peer.len());
+        let holder = || format!("{count} streams of {protocol} from {peers} peers");
+        let checked = max.check(count, "inbound streams of one protocol", holder).and_then(|()| {
+            let holder = || format!("{} for {protocol}", self.peer);
+            of_peer_max.check(of_peer, "inbound streams of one protocol and peer", holder)
+        });
+        if let Err(limit) = checked {
+            counts.forget_unused(protocol);
+            let limit = counts.refuse(limit);
+            drop(counts);
+            return Err(limit);
+        }
+        of_protocol.inbound += 1;
+        *of_protocol.inbound_by_peer.entry(self.peer).or_default() += 1;
+        drop(counts);
+        self.protocol = Some(protocol.clone());
+        Ok(self)
+    }
+}
+
+impl Counts {
+    fn forget_unused(&mut self, protocol: &ProtocolId) {
+        let unused = |of: &ProtocolCounts| of.inbound == 0 && of.outbound == 0;
+        if self.protocols.get(protocol).is_some_and(unused) {
+            self.protocols.remove(protocol);
+        }
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut counts = self.ledger.counts();
+        *counts.streams(self.role) -= 1;
+        counts.change_peer(self.peer, |of_peer| *of_peer.streams(self.role) -= 1);
+        let Some(protocol) = &self.protocol else { return };
+        if let Some(of_protocol) = counts.protocols.get_mut(protocol) {
+            match self.role {
+                Role::Initiator => of_protocol.outbound -= 1,
+                Role::Responder => {
+                    of_protocol.inbound -= 1;
+                    if let Some(count) = of_protocol.inbound_by_peer.get_mut(&self.peer) {
+                        *count -= 1;
+                        if *count == 0 {
+                            of_protocol.inbound_by_peer.remove(&self.peer);
+                        }
+                    }
+                }
+            }
+        }
+        counts.forget_unused(protocol);
+    }
+}

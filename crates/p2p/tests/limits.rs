@@ -1,0 +1,514 @@
+//! Each limit of a host is reached: what it allows, one more, and what is free again afterwards.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::{collections::BTreeSet, future::IntoFuture, time::Duration};
+
+use common::{Network, builder, echo, echo_host, echo_once};
+use p2p::{
+    Builder, Cause, DialError, ErrorCode, Event, Events, Host, IpRange, Keypair, LimitReached,
+    OpenError, Stage, Stream, StreamError, UsageReport, Used,
+    core::{DialTarget, Link, Transport},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+async fn listener(network: &Network, set: impl FnOnce(Builder) -> Builder) -> Host {
+    let host = set(builder(network, None).listen("/memory/7")).spawn().await.unwrap();
+    host.handle("/echo/1.0.0", echo).unwrap();
+    host
+}
+
+async fn dialer(network: &Network, set: impl FnOnce(Builder) -> Builder) -> Host {
+    set(builder(network, None)).spawn().await.unwrap()
+}
+
+/// A host whose links come from an address.
+async fn dialer_from(network: &Network, from: &str) -> Host {
+    let transport = network.transport_from(from);
+    p2p::builder().transport(transport).spawn().await.unwrap()
+}
+
+/// A link that says nothing.
+async fn silent(network: &Network, from: &str) -> Link {
+    let target = DialTarget::new("/memory/7".parse().unwrap(), None);
+    network.transport_from(from).dial(target).await.unwrap()
+}
+
+/// What the next inbound failure, or refused stream, says of its limit.
+async fn refusal(events: &mut Events) -> LimitReached {
+    loop {
+        match events.next().await.unwrap() {
+            Event::InboundFailed { error } => {
+                let Cause::Limit(limit) = &error.cause else { panic!("{error}") };
+                assert!(error.to_string().contains(&limit.to_string()), "{error}");
+                return limit.clone();
+            }
+            Event::StreamRefused { limit, .. } => return limit,
+            _ => {}
+        }
+    }
+}
+
+fn assert_names(limit: &LimitReached, value: usize, what: &str, holder: &str, setting: &str) {
+    let text = limit.to_string();
+    assert_eq!((limit.value, limit.what), (value, what), "{text}");
+    for part in [&format!("the limit of {value} {what}"), holder, setting] {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+}
+
+fn dial_limit(error: OpenError) -> LimitReached {
+    match error {
+        OpenError::Dial(DialError::Limit(limit)) => limit,
+        OpenError::Dial(DialError::Attempts(attempts) | DialError::TimedOut(_, attempts)) => {
+            let Cause::Limit(limit) = &attempts.last().unwrap().cause else { panic!() };
+            assert_eq!(attempts.last().unwrap().stage, Stage::Connect);
+            limit.clone()
+        }
+        OpenError::Stream { stage: Stage::Stream, cause: Cause::Limit(limit), .. } => limit,
+        other => panic!("{other}"),
+    }
+}
+
+fn used(used: Used) -> (usize, usize) {
+    (used.count, used.max)
+}
+
+// Connections.
+
+#[tokio::test(start_paused = true)]
+async fn conn_11_pending_inbound_connections_are_counted_before_anything_is_read() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.pending_inbound_max(2)).await;
+    let mut events = host.events();
+    let _first = silent(&network, "/memory/1").await;
+    let second = silent(&network, "/memory/1").await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(used(host.usage().pending_inbound), (2, 2));
+    let _third = silent(&network, "/memory/1").await;
+    let limit = refusal(&mut events).await;
+    let what = "pending inbound connections";
+    assert_names(&limit, 2, what, "2 pending ones", "Builder::pending_inbound_max");
+    assert_eq!((used(host.usage().pending_inbound), host.usage().refused), ((2, 2), 1));
+    drop(second);
+    sleep(Duration::from_millis(1)).await;
+    let honest = dialer(&network, |b| b).await;
+    honest.connect("/memory/7").await.unwrap();
+    // The other one's time runs out.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(host.usage().pending_inbound.count, 0);
+    assert_eq!(host.usage().connections_inbound.count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_pending_connections_have_places_among_the_inbound_ones() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.connections_inbound_max(2)).await;
+    let mut events = host.events();
+    let kept = dialer(&network, |b| b).await;
+    kept.connect("/memory/7").await.unwrap();
+    let pending = silent(&network, "/memory/1").await;
+    sleep(Duration::from_millis(1)).await;
+    let third = dialer(&network, |b| b).await;
+    assert!(third.connect("/memory/7").await.is_err());
+    let limit = refusal(&mut events).await;
+    let holder = "1 connections, 1 pending ones; connected are 1 peers";
+    assert_names(&limit, 2, "inbound connections", holder, "Builder::connections_inbound_max");
+    drop(pending);
+    sleep(Duration::from_millis(1)).await;
+    third.connect("/memory/7").await.unwrap();
+    assert_eq!(used(host.usage().connections_inbound), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_outbound_connections_and_dials_are_counted_before_they_are_made() {
+    let network = Network::default();
+    let _hosts = [echo_host(&network, "/memory/8").await, echo_host(&network, "/memory/9").await];
+    let host = dialer(&network, |b| b.connections_outbound_max(2)).await;
+    host.connect("/memory/8").await.unwrap();
+    // Port 0 of this network never answers.
+    let endless = tokio::spawn(host.open("/memory/0", "/echo/1.0.0").into_future());
+    sleep(Duration::from_secs(1)).await;
+    let usage = host.usage();
+    assert_eq!((used(usage.connections_outbound), used(usage.pending_outbound)), ((1, 2), (1, 2)));
+    assert_eq!(used(usage.dials_at_once), (1, 160));
+    let limit = dial_limit(host.connect("/memory/9").await.unwrap_err());
+    let holder = "1 connections, 1 pending ones";
+    assert_names(&limit, 2, "outbound connections", holder, "Builder::connections_outbound_max");
+    endless.abort();
+    assert!(endless.await.unwrap_err().is_cancelled());
+    sleep(Duration::from_millis(1)).await;
+    host.connect("/memory/9").await.unwrap();
+    let usage = host.usage();
+    assert_eq!((usage.connections_outbound.count, usage.pending_outbound.count), (2, 0));
+    assert_eq!((usage.dials_at_once.count, usage.refused), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_46_connections_of_a_peer_are_refused_as_soon_as_it_is_known() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.connections_per_peer_max(2)).await;
+    let mut events = host.events();
+    let identity = Keypair::generate().unwrap();
+    let mut same = Vec::new();
+    for _ in 0..3 {
+        let one = dialer(&network, |b| b.identity(identity.clone())).await;
+        drop(one.connect("/memory/7").await);
+        same.push(one);
+    }
+    let limit = refusal(&mut events).await;
+    let peer = identity.public().peer_id();
+    let setting = "Builder::connections_per_peer_max";
+    assert_names(&limit, 2, "connections to one peer", &peer.to_string(), setting);
+    assert_eq!(host.connections(&peer).len(), 2);
+    let of_peer = host.usage_report().peers[0];
+    assert_eq!((of_peer.peer, used(of_peer.connections)), (peer, (2, 2)));
+    same.remove(0).close().await;
+    let again = dialer(&network, |b| b.identity(identity)).await;
+    assert_eq!(echo_once(&again, "/memory/7", b"x").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_inbound_connections_of_an_ipv4_address_are_bounded_pending_ones_too() {
+    let network = Network::default();
+    let host = listener(&network, |b| b).await;
+    let mut events = host.events();
+    let mut pending = Vec::new();
+    for port in 0..7 {
+        pending.push(silent(&network, &format!("/ip4/192.0.2.1/memory/{port}")).await);
+    }
+    let eighth = dialer_from(&network, "/ip6/::ffff:192.0.2.1/memory/8").await;
+    eighth.connect("/memory/7").await.unwrap();
+    let ninth = dialer_from(&network, "/ip4/192.0.2.1/memory/9").await;
+    assert!(ninth.connect("/memory/7").await.is_err());
+    let limit = refusal(&mut events).await;
+    let what = "connections of one IPv4 address";
+    let holder = "8 connections and dials of 192.0.2.1/32";
+    assert_names(&limit, 8, what, holder, "Builder::connections_per_ip_max");
+    let range: IpRange = "192.0.2.1".parse().unwrap();
+    let report = host.usage_report();
+    assert_eq!(report.ip_ranges.len(), 1);
+    assert_eq!((report.ip_ranges[0].0, used(report.ip_ranges[0].1)), (range, (8, 8)));
+    // Its neighbour is another.
+    let other = dialer_from(&network, "/ip4/192.0.2.2/memory/1").await;
+    other.connect("/memory/7").await.unwrap();
+    pending.pop();
+    sleep(Duration::from_millis(1)).await;
+    ninth.connect("/memory/7").await.unwrap();
+    for host in [eighth, ninth, other] {
+        host.close().await;
+    }
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(host.usage_report().ip_ranges, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_ipv6_addresses_are_counted_by_their_56_and_48_bits() {
+    let network = Network::default();
+    let set = |b: Builder| b.connections_per_ip_max(2).connections_per_ip6_site_max(3);
+    let host = listener(&network, set).await;
+    let mut events = host.events();
+    let mut links = Vec::new();
+    for from in ["2001:db8:1:100::1", "2001:db8:1:1ff::2"] {
+        links.push(silent(&network, &format!("/ip6/{from}/memory/1")).await);
+    }
+    links.push(silent(&network, "/ip6/2001:db8:1:17f::3/memory/1").await);
+    let limit = refusal(&mut events).await;
+    let holder = "2 connections and dials of 2001:db8:1:100::/56";
+    let setting = "Builder::connections_per_ip_max";
+    assert_names(&limit, 2, "connections of one IPv6 /56", holder, setting);
+    links.push(silent(&network, "/ip6/2001:db8:1:200::1/memory/1").await);
+    links.push(silent(&network, "/ip6/2001:db8:1:300::1/memory/1").await);
+    let limit = refusal(&mut events).await;
+    let holder = "3 connections and dials of 2001:db8:1::/48";
+    let setting = "Builder::connections_per_ip6_site_max";
+    assert_names(&limit, 3, "connections of one IPv6 /48", holder, setting);
+    links.push(silent(&network, "/ip6/2001:db8:2::1/memory/1").await);
+    links.push(silent(&network, "/ip6/::1/memory/1").await);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(host.usage().pending_inbound.count, 5);
+    assert_eq!(host.usage().refused, 2, "what is refused takes no place in either range");
+    // The range from which one has gone is open again.
+    links.remove(0);
+    sleep(Duration::from_millis(1)).await;
+    links.push(silent(&network, "/ip6/2001:db8:1:100::9/memory/1").await);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!((host.usage().pending_inbound.count, host.usage().refused), (5, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_loopback_and_relayed_addresses_have_no_limit() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.connections_per_ip_max(1)).await;
+    let mut links = Vec::new();
+    for _ in 0..3 {
+        for from in ["/ip4/127.0.0.1", "/ip6/::1", "/ip4/192.0.2.1/tcp/1/p2p-circuit", ""] {
+            links.push(silent(&network, &format!("{from}/memory/1")).await);
+        }
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!((host.usage().pending_inbound.count, host.usage().refused), (12, 0));
+    let report = host.usage_report();
+    let shown: Vec<String> =
+        report.ip_ranges.iter().map(|(range, used)| format!("{range}: {used}")).collect();
+    let expected = ["127.0.0.1/32", "::1/128"].map(|range| format!("{range}: 3 (no limit)"));
+    assert_eq!(shown, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_dials_to_an_ip_address_are_counted_with_its_connections() {
+    let network = Network::default();
+    let _hosts = [echo_host(&network, "/memory/8").await, echo_host(&network, "/memory/9").await];
+    let host = dialer(&network, |b| b.connections_per_ip_max(1)).await;
+    host.connect("/ip4/192.0.2.1/memory/8").await.unwrap();
+    let limit = dial_limit(host.connect("/ip4/192.0.2.1/memory/9").await.unwrap_err());
+    let holder = "1 connections and dials of 192.0.2.1/32";
+    let setting = "Builder::connections_per_ip_max";
+    assert_names(&limit, 1, "connections of one IPv4 address", holder, setting);
+    let peer = host.peers()[0];
+    host.disconnect(&peer);
+    sleep(Duration::from_secs(2)).await;
+    // It is not left alone: it was never tried.
+    assert_eq!(echo_once(&host, "/ip4/192.0.2.1/memory/9", b"x").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dials_at_once_wait_for_their_turn_and_name_the_limit_when_it_never_comes() {
+    let network = Network::default();
+    let _listener = echo_host(&network, "/memory/7").await;
+    let set = |b: Builder| b.dials_at_once_max(2).dial_timeout(Duration::from_secs(9));
+    let host = dialer(&network, set).await;
+    let mut endless = JoinSet::new();
+    for _ in 0..2 {
+        let (host, peer) = (host.clone(), Keypair::generate().unwrap().public().peer_id());
+        endless.spawn(async move { host.connect(format!("/memory/0/p2p/{peer}")).await.is_err() });
+    }
+    sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    host.connect("/memory/7").await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_secs(8), "its turn came as the others ended");
+    assert!(endless.join_all().await.into_iter().all(|failed| failed));
+
+    let set = |b: Builder| b.dials_at_once_max(1).dial_timeout(Duration::from_secs(9));
+    let host = dialer(&network, set).await;
+    let peers = [1, 2].map(|seed| Keypair::from_ed25519_seed(&[seed; 32]).public().peer_id());
+    let [first, second] = peers.map(|peer| host.connect(format!("/memory/0/p2p/{peer}")));
+    let (first, second) = tokio::join!(first, second);
+    assert!(matches!(first, Err(OpenError::Dial(DialError::TimedOut(..)))), "{first:?}");
+    let limit = dial_limit(second.unwrap_err());
+    assert_names(&limit, 1, "dials at once", "dials under way", "Builder::dials_at_once_max");
+    assert_eq!(host.usage().dials_at_once.count, 0);
+}
+
+// Streams.
+
+/// Opens a stream that the peer resets, and gives the code.
+async fn reset_code(dialer: &Host, protocol: &str) -> ErrorCode {
+    let error = match dialer.open("/memory/7", protocol).await {
+        Ok(mut stream) => stream.chunk(64).await.unwrap_err(),
+        Err(OpenError::Stream { cause: Cause::Stream(error), .. }) => error,
+        Err(other) => panic!("{other}"),
+    };
+    let StreamError::Reset(code) = error else { panic!("{error}") };
+    code
+}
+
+/// Fills a limit of inbound streams, sees one more refused, and the place used again.
+async fn fill_inbound(host: &Host, dialer: &Host, count: usize) -> LimitReached {
+    // What identify has opened is at its end.
+    dialer.identify("/memory/7").await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let mut events = host.events();
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        streams.push(dialer.open("/memory/7", "/echo/1.0.0").await.unwrap());
+    }
+    assert_eq!(host.usage().streams_inbound.count, count);
+    assert_eq!(reset_code(dialer, "/echo/1.0.0").await, ErrorCode::STREAM_RESOURCE_LIMIT);
+    let limit = refusal(&mut events).await;
+    streams.pop();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(echo_once(dialer, "/memory/7", b"x").await.unwrap(), b"x");
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(host.usage().streams_inbound.count, count - 1);
+    limit
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_46_inbound_streams_of_a_peer_are_bounded_over_all_protocols() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.streams_inbound_per_peer_max(3)).await;
+    let dialer = dialer(&network, |b| b).await;
+    let limit = fill_inbound(&host, &dialer, 3).await;
+    let (holder, setting) = (dialer.peer_id().to_string(), "Builder::streams_inbound_per_peer_max");
+    assert_names(&limit, 3, "inbound streams of one peer", &holder, setting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_46_inbound_streams_of_the_host_are_bounded() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.streams_inbound_max(3)).await;
+    let dialer = dialer(&network, |b| b).await;
+    let limit = fill_inbound(&host, &dialer, 3).await;
+    let setting = "Builder::streams_inbound_max";
+    assert_names(&limit, 3, "inbound streams", "3 streams of 1 peers", setting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_47_inbound_streams_of_a_protocol_are_bounded() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.streams_per_protocol_max(3)).await;
+    let dialer = dialer(&network, |b| b).await;
+    let limit = fill_inbound(&host, &dialer, 3).await;
+    let holder = "3 streams of /echo/1.0.0 from 1 peers";
+    let setting = "Builder::streams_per_protocol_max";
+    assert_names(&limit, 3, "inbound streams of one protocol", holder, setting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_46_47_inbound_streams_of_a_protocol_and_peer_are_bounded() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.streams_per_protocol_and_peer_max(3)).await;
+    let one = dialer(&network, |b| b).await;
+    let limit = fill_inbound(&host, &one, 3).await;
+    let holder = format!("{} for /echo/1.0.0", one.peer_id());
+    let setting = "Builder::streams_per_protocol_and_peer_max";
+    assert_names(&limit, 3, "inbound streams of one protocol and peer", &holder, setting);
+    // Another peer's are its own.
+    let other = dialer(&network, |b| b).await;
+    assert_eq!(echo_once(&other, "/memory/7", b"x").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_46_a_third_ping_stream_names_a_limit_that_no_setting_raises() {
+    let network = Network::default();
+    let host = listener(&network, |b| b).await;
+    let dialer = dialer(&network, |b| b).await;
+    let mut events = host.events();
+    let _first = dialer.open("/memory/7", "/ipfs/ping/1.0.0").await.unwrap();
+    let _second = dialer.open("/memory/7", "/ipfs/ping/1.0.0").await.unwrap();
+    let code = reset_code(&dialer, "/ipfs/ping/1.0.0").await;
+    assert_eq!(code, ErrorCode::STREAM_RESOURCE_LIMIT);
+    let limit = refusal(&mut events).await;
+    let holder = dialer.peer_id().to_string();
+    assert_names(&limit, 2, "inbound streams of one protocol and peer", &holder, "it is fixed");
+    assert_eq!(limit.setting, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outbound_streams_of_the_host_and_to_a_peer_are_bounded() {
+    let network = Network::default();
+    let _listener = listener(&network, |b| b).await;
+    for of_peer in [true, false] {
+        let set = |b: Builder| {
+            if of_peer { b.streams_outbound_per_peer_max(3) } else { b.streams_outbound_max(3) }
+        };
+        let host = dialer(&network, set).await;
+        host.identify("/memory/7").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let mut streams: Vec<Stream> = Vec::new();
+        for _ in 0..3 {
+            streams.push(host.open("/memory/7", "/echo/1.0.0").await.unwrap());
+        }
+        let limit = dial_limit(host.open("/memory/7", "/echo/1.0.0").await.unwrap_err());
+        if of_peer {
+            let (holder, setting) =
+                (host.peers()[0].to_string(), "Builder::streams_outbound_per_peer_max");
+            assert_names(&limit, 3, "outbound streams to one peer", &holder, setting);
+        } else {
+            let setting = "Builder::streams_outbound_max";
+            assert_names(&limit, 3, "outbound streams", "3 streams of 1 peers", setting);
+        }
+        // Half of a stream keeps its place, the end of it does not.
+        let mut last = streams.pop().unwrap();
+        last.shutdown().await.unwrap();
+        assert!(host.open("/memory/7", "/echo/1.0.0").await.is_err());
+        assert_eq!(last.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+        assert_eq!(echo_once(&host, "/memory/7", b"x").await.unwrap(), b"x");
+        assert_eq!(host.usage().streams_outbound.count, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_are_refused_or_fail_leave_no_count_behind() {
+    let network = Network::default();
+    let host = listener(&network, |b| b).await;
+    let dialer = dialer(&network, |b| b).await;
+    for _ in 0..3 {
+        assert!(dialer.open("/memory/7", "/nobody/1.0.0").await.is_err());
+        let optimistic = dialer.open("/memory/7", "/nobody/1.0.0").optimistic().await.unwrap();
+        drop(optimistic);
+        let opening = dialer.open("/memory/7", "/echo/1.0.0").into_future();
+        drop(timeout(Duration::ZERO, opening).await);
+    }
+    sleep(Duration::from_secs(12)).await;
+    for host in [&host, &dialer] {
+        let UsageReport { host, protocols, peers, .. } = host.usage_report();
+        assert_eq!((host.streams_inbound.count, host.streams_outbound.count), (0, 0));
+        assert_eq!((protocols, peers.len()), (vec![], 1));
+    }
+    dialer.close().await;
+    host.close().await;
+    for host in [host, dialer] {
+        let report = host.usage_report();
+        assert!(report.peers.is_empty() && report.ip_ranges.is_empty());
+        assert_eq!(report.host.connections_inbound.count, 0);
+        assert_eq!(report.host.connections_outbound.count, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_counts_each_protocol_and_peer_in_both_directions() {
+    let network = Network::default();
+    let host = listener(&network, |b| b).await;
+    let (one, two) = (dialer(&network, |b| b).await, dialer(&network, |b| b).await);
+    for dialer in [&one, &two] {
+        dialer.identify("/memory/7").await.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    let mut streams = Vec::new();
+    for dialer in [&one, &one, &two] {
+        streams.push(dialer.open("/memory/7", "/echo/1.0.0").await.unwrap());
+    }
+    let report = host.usage_report();
+    let [echo] = report.protocols.as_slice() else { panic!("{report:?}") };
+    assert_eq!((echo.protocol.as_str(), used(echo.streams_inbound)), ("/echo/1.0.0", (3, 4096)));
+    let of_peers: BTreeSet<_> =
+        report.peers.iter().map(|of| (of.peer, used(of.streams_inbound))).collect();
+    let expected = [(one.peer_id(), (2, 1024)), (two.peer_id(), (1, 1024))];
+    assert_eq!(of_peers, BTreeSet::from(expected));
+    let report = one.usage_report();
+    assert_eq!(report.protocols[0].streams_outbound, 2);
+    assert_eq!(used(report.peers[0].streams_outbound), (2, 1024));
+    assert_eq!(report.host, one.usage());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_refusals_pushes_no_other_event_out() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.pending_inbound_max(1)).await;
+    let mut events = host.events();
+    let honest = dialer(&network, |b| b).await;
+    honest.connect("/memory/7").await.unwrap();
+    let mut links = Vec::new();
+    for _ in 0..1000 {
+        links.push(silent(&network, "/memory/1").await);
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(host.usage().refused, 999);
+    let (mut connected, mut told) = (0, 0);
+    while let Ok(Some(event)) = timeout(Duration::ZERO, events.next()).await {
+        connected += usize::from(matches!(event, Event::Connected { .. }));
+        told += usize::from(matches!(event, Event::InboundFailed { .. }));
+    }
+    assert_eq!((connected, told), (1, 32));
+    sleep(Duration::from_secs(1)).await;
+    links.push(silent(&network, "/memory/1").await);
+    let limit = refusal(&mut events).await;
+    assert_eq!(limit.what, "pending inbound connections");
+}
