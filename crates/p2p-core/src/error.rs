@@ -20,6 +20,8 @@ impl ErrorCode {
     pub const CONNECTION_GARBAGE_COLLECTED: Self = Self(0x1005);
     /// Connection code: this host is shutting down (CONN-41).
     pub const CONNECTION_SHUTDOWN: Self = Self(0x1006);
+    /// Connection code: the other side is not wanted (CONN-41).
+    pub const CONNECTION_GATED: Self = Self(0x1007);
     /// Stream code: no protocol in common (CONN-42; the two lists are shifted by one).
     pub const STREAM_NEGOTIATION_FAILED: Self = Self(0x1001);
     /// Stream code: a limit of this host was reached (CONN-42).

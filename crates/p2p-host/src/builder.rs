@@ -4,7 +4,8 @@ use p2p_core::{Keypair, Muxer, Security, SecurityError, Transport};
 use tokio::runtime::Handle;
 
 use crate::{
-    BuildError, Host,
+    AccessRule, BuildError, Gater, Host, LimitReached,
+    gate::Access,
     host::{Config, Inner},
     identify,
     ledger::HostLimits,
@@ -22,6 +23,9 @@ pub struct Builder {
     security: Vec<MakeSecurity>,
     muxers: Vec<Arc<dyn Muxer>>,
     listen: Vec<String>,
+    gater: Option<Box<dyn Gater>>,
+    access: Access,
+    refused: Option<LimitReached>,
     config: Config,
 }
 
@@ -33,6 +37,9 @@ impl Builder {
             security: Vec::new(),
             muxers: Vec::new(),
             listen: Vec::new(),
+            gater: None,
+            access: Access::default(),
+            refused: None,
             config: Config {
                 agent: concat!("p2p/", env!("CARGO_PKG_VERSION")).into(),
                 idle_timeout: Duration::from_secs(60),
@@ -90,6 +97,27 @@ impl Builder {
     /// Adds an address to listen on; port 0 lets the system choose.
     pub fn listen(mut self, addr: impl Into<String>) -> Self {
         self.listen.push(addr.into());
+        self
+    }
+
+    /// Has `gater` judge every connection. Default: all are allowed.
+    pub fn gater(mut self, gater: impl Gater) -> Self {
+        self.gater = Some(Box::new(gater));
+        self
+    }
+
+    /// Denies a peer or IP range from the start: see [`Host::deny`].
+    pub fn deny(mut self, rule: impl Into<AccessRule>) -> Self {
+        let denied = self.access.deny(rule.into());
+        self.refused = self.refused.or(denied.err());
+        self
+    }
+
+    /// Allows a peer or IP range from the start, and with it none that is not on the list: see
+    /// [`Host::allow`].
+    pub fn allow(mut self, rule: impl Into<AccessRule>) -> Self {
+        let allowed = self.access.allow(rule.into());
+        self.refused = self.refused.or(allowed.err());
         self
     }
 
@@ -255,6 +283,9 @@ impl Builder {
                 return Err(BuildError::Missing(what));
             }
         }
+        if let Some(limit) = self.refused {
+            return Err(limit.into());
+        }
         let identity = match self.identity {
             Some(identity) => identity,
             None => Keypair::generate()?,
@@ -267,7 +298,9 @@ impl Builder {
         unique(names.chain(self.muxers.iter().map(|m| m.protocol())))?;
         let own = identity.public().peer_id();
         let upgrader = Upgrader { own, security, muxers: self.muxers };
-        let inner = Inner::new(identity, self.config, self.transports, upgrader, runtime);
+        let inner =
+            Inner::new(identity, self.config, self.transports, upgrader, self.gater, runtime);
+        inner.registry().access = self.access;
         let host = Host::new(inner);
         identify::register(&host.inner)?;
         ping::register(&host.inner.protocols)?;

@@ -24,6 +24,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Cause, DialError, Event, LimitReached,
+    gate::GatePoint,
     host::Inner,
     identify::{self, Identification},
     ledger::{Ledger, Place},
@@ -150,13 +151,12 @@ impl Inner {
             closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
         });
-        let settled = place.settle(conn.peer()).map_err(Cause::from);
-        let added = settled.and_then(|()| Ok(self.registry().add(&conn)?));
-        if let Err(cause) = added {
-            let code = if let Cause::Limit(_) = cause {
-                ErrorCode::CONNECTION_RESOURCE_LIMIT
-            } else {
-                ErrorCode::CONNECTION_SHUTDOWN
+        if let Err(cause) = self.register(&conn, &mut place) {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "registering fails of three")]
+            let code = match cause {
+                Cause::Limit(_) => ErrorCode::CONNECTION_RESOURCE_LIMIT,
+                Cause::Denied(_) => ErrorCode::CONNECTION_GATED,
+                _ => ErrorCode::CONNECTION_SHUTDOWN,
             };
             conn.close(code, &cause.to_string());
             if let Some(driver) = driver {
@@ -180,6 +180,15 @@ impl Inner {
         self.emit(Event::Connected { peer: conn.peer(), connection: Arc::clone(info) });
         self.spawn(run(registered, accept, driver).instrument(span));
         Ok(conn)
+    }
+
+    fn register(&self, conn: &Arc<Conn>, place: &mut Place) -> Result<(), Cause> {
+        let info = conn.info();
+        self.gate(GatePoint::Upgraded, Some(&conn.peer()), Some(info.remote()), |gater| {
+            gater.upgraded(info)
+        })?;
+        place.settle(conn.peer())?;
+        self.registry().add(conn)
     }
 }
 

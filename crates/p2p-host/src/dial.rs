@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     Cause, DialAttempt, DialError, Target,
     connection::{Conn, within},
+    gate::GatePoint,
     host::Inner,
     ledger::Place,
     rank::{Ranked, rank},
@@ -181,6 +182,10 @@ async fn dial(
     target: &Target,
     force: bool,
 ) -> Result<Arc<Conn>, DialError> {
+    if let Some(peer) = &target.peer {
+        let gated = host.gate(GatePoint::DialPeer, Some(peer), None, |gater| gater.dial_peer(peer));
+        gated.map_err(DialError::Denied)?;
+    }
     let limit = host.config.dial_timeout;
     let tried = Mutex::new(Vec::new());
     let outcome = tokio::time::timeout(limit, race(host, target, force, &tried)).await;
@@ -282,7 +287,7 @@ impl Attempt {
             Ok((muxed, driver)) => Ok((muxed, driver, place)),
             Err(cause) => {
                 // What this side has refused does not speak against the address.
-                if !matches!(cause, Cause::Limit(_)) {
+                if !matches!(cause, Cause::Limit(_) | Cause::Denied(_)) {
                     host.backoff().failed(peer, &self.addr, Instant::now());
                 }
                 Err(cause)
@@ -313,7 +318,7 @@ async fn connect(
     match transport.dial(DialTarget::new(addr.clone(), peer)).await? {
         Link::Pipe(pipe) => {
             let role = Role::Initiator;
-            let may = |peer: &PeerId| Ok(host.ledger.check_peer(peer)?);
+            let may = |peer: &PeerId| host.may_secure(role, peer, addr);
             let upgrade = host.upgrader.upgrade(pipe, role, peer, addr.clone(), progress, may);
             upgrade.await.map(|(muxed, driver)| (muxed, Some(driver)))
         }
@@ -343,6 +348,8 @@ impl Inner {
         if self.addresses.all().contains(addr) {
             return Err(Cause::SelfDial);
         }
+        let expected = peer.as_ref();
+        self.gate(GatePoint::DialAddr, None, Some(addr), |gater| gater.dial_addr(expected, addr))?;
         match self.backoff().left(peer, addr, Instant::now()) {
             Some(left) if !force => Err(Cause::BackedOff(left)),
             Some(_) | None => Ok(()),
@@ -355,9 +362,10 @@ impl Inner {
         if actual == self.own {
             return Err(Cause::SelfDial);
         }
-        match expected.filter(|expected| *expected != actual) {
-            Some(expected) => Err(SecurityError::WrongPeer { expected, actual }.into()),
-            None => Ok(()),
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+            return Err(SecurityError::WrongPeer { expected, actual }.into());
         }
+        let info = muxed.connection.info();
+        self.may_secure(info.role(), &actual, info.remote())
     }
 }

@@ -6,7 +6,7 @@ use p2p_core::{
 };
 use p2p_multistream::NegotiationError;
 
-use crate::{HandleError, TargetError};
+use crate::{Denied, HandleError, TargetError};
 
 /// The step of a connection or stream in which something failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +92,9 @@ pub enum Cause {
     /// A limit of this host.
     #[error(transparent)]
     Limit(#[from] LimitReached),
+    /// This side does not want the connection.
+    #[error(transparent)]
+    Denied(#[from] Denied),
 }
 
 /// A limit of this host was reached.
@@ -156,6 +159,8 @@ pub enum DialError {
     TimedOut(Duration, Arc<[DialAttempt]>),
     /// A limit of this host.
     Limit(LimitReached),
+    /// This side does not want the peer.
+    Denied(Denied),
     /// The host is closed.
     HostClosed,
 }
@@ -177,6 +182,7 @@ impl fmt::Display for DialError {
                 Ok(())
             }
             Self::Limit(limit) => write!(f, "{limit}"),
+            Self::Denied(denied) => write!(f, "{denied}"),
             Self::HostClosed => f.write_str("the host is closed"),
         }
     }
@@ -285,6 +291,9 @@ pub enum BuildError {
     /// A built-in protocol could not be registered.
     #[error(transparent)]
     Handle(#[from] HandleError),
+    /// More entries on a list than it takes.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// `spawn` was called outside a tokio runtime.
     #[error("`spawn` must be called on a tokio runtime")]
     NoRuntime,

@@ -27,6 +27,7 @@ use crate::{
     connection::Conn,
     dial::{Dial, DialKey},
     dispatch::{BoxError, Protocols},
+    gate::{Access, GatePoint, Gater},
     identify::{OwnRecord, PeerInfo},
     ledger::{HostLimits, Ledger},
     listen::Addresses,
@@ -75,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) transports: Vec<Box<dyn Transport>>,
     pub(crate) upgrader: Upgrader,
     pub(crate) protocols: Protocols,
+    pub(crate) gater: Option<Box<dyn Gater>>,
     pub(crate) addresses: Addresses,
     pub(crate) own_record: OwnRecord,
     pub(crate) ledger: Arc<Ledger>,
@@ -98,6 +100,7 @@ impl Inner {
         config: Config,
         transports: Vec<Box<dyn Transport>>,
         upgrader: Upgrader,
+        gater: Option<Box<dyn Gater>>,
         runtime: Handle,
     ) -> Arc<Self> {
         let end = CancellationToken::new();
@@ -111,6 +114,7 @@ impl Inner {
             config,
             transports,
             upgrader,
+            gater,
             protocols: Protocols::default(),
             addresses: Addresses::default(),
             own_record: OwnRecord::default(),
@@ -174,6 +178,7 @@ impl Inner {
 pub(crate) struct Registry {
     by_peer: HashMap<PeerId, Vec<Arc<Conn>>>,
     pub(crate) dials: HashMap<DialKey, Dial>,
+    pub(crate) access: Access,
     closed: bool,
 }
 
@@ -182,12 +187,15 @@ impl Registry {
         self.closed
     }
 
-    /// Adds a connection, unless the host is closed.
-    pub(crate) fn add(&mut self, conn: &Arc<Conn>) -> Result<(), ConnectionError> {
+    /// Adds a connection, unless the host is closed, or has been told meanwhile to deny it.
+    pub(crate) fn add(&mut self, conn: &Arc<Conn>) -> Result<(), Cause> {
         if self.closed {
             let reason = "the host is closed".into();
-            return Err(ConnectionError::Closed { code: ErrorCode::CONNECTION_SHUTDOWN, reason });
+            let code = ErrorCode::CONNECTION_SHUTDOWN;
+            return Err(ConnectionError::Closed { code, reason }.into());
         }
+        let (peer, remote) = (conn.peer(), conn.info().remote());
+        self.access.check(GatePoint::Upgraded, Some(&peer), Some(remote))?;
         self.by_peer.entry(conn.peer()).or_default().push(Arc::clone(conn));
         Ok(())
     }
@@ -221,6 +229,11 @@ impl Registry {
         };
         let conns = self.by_peer.values().flatten();
         conns.filter(dialed).filter(usable).max_by_key(|conn| conn.id).cloned()
+    }
+
+    /// The connections that nobody on this side is closing.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &Arc<Conn>> {
+        self.by_peer.values().flatten().filter(|conn| !conn.is_closing())
     }
 
     fn all(&self) -> Vec<Arc<Conn>> {
@@ -471,6 +484,11 @@ impl fmt::Debug for Inner {
 
 impl From<Cause> for DialError {
     fn from(cause: Cause) -> Self {
-        if let Cause::Limit(limit) = cause { Self::Limit(limit) } else { Self::HostClosed }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "adopting a connection fails of three")]
+        match cause {
+            Cause::Limit(limit) => Self::Limit(limit),
+            Cause::Denied(denied) => Self::Denied(denied),
+            _ => Self::HostClosed,
+        }
     }
 }

@@ -352,6 +352,12 @@ impl Ledger {
         Ok(StreamPlace { ledger: Arc::clone(self), role, peer, protocol: None })
     }
 
+    /// Counts a refusal that no limit made.
+    pub(crate) fn refused(&self) {
+        let mut counts = self.counts();
+        counts.refused = counts.refused.saturating_add(1);
+    }
+
     /// What an address is told that never had its turn.
     pub(crate) fn no_turn(&self) -> LimitReached {
         let mut counts = self.counts();

@@ -49,6 +49,7 @@ mod event;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod host;
 pub mod identify;
 mod ip;
@@ -80,6 +81,7 @@ pub use error::{
     Stage,
 };
 pub use event::{Event, Events};
+pub use gate::{AccessRule, Denied, GatePoint, Gater};
 pub use host::Host;
 pub use ip::{IpRange, IpRangeError};
 pub use open::Opening;

@@ -13,8 +13,8 @@ use p2p_mux::Driver;
 use tokio::time::Instant;
 
 use crate::{
-    Cause, Event, InboundError, ListenError, Stage, connection::within, host::Inner, ledger::Place,
-    upgrade::Progress,
+    Cause, Event, InboundError, ListenError, Stage, connection::within, gate::GatePoint,
+    host::Inner, ledger::Place, upgrade::Progress,
 };
 
 /// The addresses of all listeners.
@@ -55,6 +55,12 @@ impl Inner {
         let (host, listener) = (Arc::clone(self), Some(listener));
         self.spawn(accept(Bound { host, id, listener, cause: None }));
         Ok(addrs)
+    }
+
+    fn may_accept(&self, incoming: &Incoming) -> Result<Place, Cause> {
+        let Incoming { local, remote, .. } = incoming;
+        self.gate(GatePoint::Accept, None, Some(remote), |gater| gater.accept(local, remote))?;
+        Ok(self.ledger.accept(remote)?)
     }
 
     fn listen_addr(&self, text: &str) -> Result<Multiaddr, ListenError> {
@@ -139,12 +145,12 @@ impl Drop for Bound {
 
 /// Takes a place for an inbound link, or drops it, before any cryptography is paid for it.
 fn take(host: &Arc<Inner>, incoming: Incoming) {
-    match host.ledger.accept(&incoming.remote) {
+    match host.may_accept(&incoming) {
         Ok(place) => host.spawn(upgrade(Arc::clone(host), incoming, place)),
-        Err(limit) => {
+        Err(cause) => {
             let Incoming { remote, .. } = incoming;
             let (stage, elapsed) = (Stage::Connect, Duration::ZERO);
-            let error = InboundError { remote, stage, elapsed, cause: limit.into() };
+            let error = InboundError { remote, stage, elapsed, cause };
             tracing::debug!(%error, "inbound");
             host.emit_refusal(Event::InboundFailed { error });
         }
@@ -177,7 +183,8 @@ async fn connect(
     match incoming.link().await? {
         Link::Pipe(pipe) => {
             let pipe = pipe.with_local(local);
-            let may = |peer: &PeerId| Ok(host.ledger.check_peer(peer)?);
+            let from = remote.clone();
+            let may = |peer: &PeerId| host.may_secure(Role::Responder, peer, &from);
             let upgrade = host.upgrader.upgrade(pipe, Role::Responder, None, remote, progress, may);
             upgrade.await.map(|(muxed, driver)| (muxed, Some(driver)))
         }

@@ -55,10 +55,10 @@ pub use p2p_core::{
     Multiaddr, PeerId, ProtocolId, PublicKey, RecvStream, SendStream, Stream, StreamError,
 };
 pub use p2p_host::{
-    AcceptedStreams, BuildError, Builder, Cause, DialAttempt, DialError, Event, Events,
-    HandleError, Host, InboundError, IntoTarget, IpRange, IpRangeError, KeepAlive, LimitReached,
-    ListenError, OpenError, Opening, PeerUsage, ProtocolUsage, Stage, Target, TargetError, Usage,
-    UsageReport, Used, identify, key_file, perf, ping, request,
+    AcceptedStreams, AccessRule, BuildError, Builder, Cause, Denied, DialAttempt, DialError, Event,
+    Events, GatePoint, Gater, HandleError, Host, InboundError, IntoTarget, IpRange, IpRangeError,
+    KeepAlive, LimitReached, ListenError, OpenError, Opening, PeerUsage, ProtocolUsage, Stage,
+    Target, TargetError, Usage, UsageReport, Used, identify, key_file, perf, ping, request,
 };
 pub use p2p_multistream as multistream;
 #[cfg(any(feature = "yamux", feature = "mplex"))]

@@ -42,14 +42,14 @@ async fn silent(network: &Network, from: &str) -> Link {
 /// What the next inbound failure, or refused stream, says of its limit.
 async fn refusal(events: &mut Events) -> LimitReached {
     loop {
-        match events.next().await.unwrap() {
-            Event::InboundFailed { error } => {
-                let Cause::Limit(limit) = &error.cause else { panic!("{error}") };
-                assert!(error.to_string().contains(&limit.to_string()), "{error}");
-                return limit.clone();
-            }
-            Event::StreamRefused { limit, .. } => return limit,
-            _ => {}
+        let event = events.next().await.unwrap();
+        if let Event::InboundFailed { error } = &event {
+            let Cause::Limit(limit) = &error.cause else { panic!("{error}") };
+            assert!(error.to_string().contains(&limit.to_string()), "{error}");
+            return limit.clone();
+        }
+        if let Event::StreamRefused { limit, .. } = event {
+            return limit;
         }
     }
 }
@@ -63,16 +63,17 @@ fn assert_names(limit: &LimitReached, value: usize, what: &str, holder: &str, se
 }
 
 fn dial_limit(error: OpenError) -> LimitReached {
-    match error {
-        OpenError::Dial(DialError::Limit(limit)) => limit,
-        OpenError::Dial(DialError::Attempts(attempts) | DialError::TimedOut(_, attempts)) => {
-            let Cause::Limit(limit) = &attempts.last().unwrap().cause else { panic!() };
-            assert_eq!(attempts.last().unwrap().stage, Stage::Connect);
-            limit.clone()
-        }
-        OpenError::Stream { stage: Stage::Stream, cause: Cause::Limit(limit), .. } => limit,
-        other => panic!("{other}"),
+    if let OpenError::Dial(DialError::Limit(limit))
+    | OpenError::Stream { stage: Stage::Stream, cause: Cause::Limit(limit), .. } = error
+    {
+        return limit;
     }
+    let OpenError::Dial(DialError::Attempts(tried) | DialError::TimedOut(_, tried)) = error else {
+        panic!("{error}");
+    };
+    let Cause::Limit(limit) = &tried[0].cause else { panic!("{}", tried[0]) };
+    assert_eq!(tried[0].stage, Stage::Connect);
+    limit.clone()
 }
 
 fn used(used: Used) -> (usize, usize) {
@@ -309,10 +310,15 @@ async fn dials_at_once_wait_for_their_turn_and_name_the_limit_when_it_never_come
 
 /// Opens a stream that the peer resets, and gives the code.
 async fn reset_code(dialer: &Host, protocol: &str) -> ErrorCode {
-    let error = match dialer.open("/memory/7", protocol).await {
+    let opened = dialer.open("/memory/7", protocol).await;
+    let error = match opened {
         Ok(mut stream) => stream.chunk(64).await.unwrap_err(),
-        Err(OpenError::Stream { cause: Cause::Stream(error), .. }) => error,
-        Err(other) => panic!("{other}"),
+        Err(error) => {
+            let OpenError::Stream { cause: Cause::Stream(error), .. } = error else {
+                panic!("{error}");
+            };
+            error
+        }
     };
     let StreamError::Reset(code) = error else { panic!("{error}") };
     code

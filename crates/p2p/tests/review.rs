@@ -5,15 +5,18 @@ mod common;
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use common::{Network, builder, echo, echo_host, echo_once};
 use p2p::{
-    AcceptedStreams, Cause, DialError, Event, Events, Host, Keypair, ListenError, Multiaddr,
-    OpenError, Stream,
+    AcceptedStreams, Cause, ConnectionInfo, DialError, Event, Events, Gater, Host, ListenError,
+    Multiaddr, OpenError, Stream,
     core::{DialTarget, Link, Listener, Pipe, Transport, TransportError},
 };
 use p2p_host::ping::PingError;
@@ -173,28 +176,34 @@ impl Transport for NeverEnds {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_refused_in_their_upgrade_were_not_counted_while_they_ended() {
+async fn connections_refused_after_their_upgrade_were_not_counted_while_they_ended() {
     let network = Network::default();
     let listener = builder(&network, None)
         .listen("/memory/7")
-        .connections_per_peer_max(1)
+        .pending_inbound_max(1)
+        .gater(Once(AtomicBool::new(false)))
         .spawn()
         .await
         .unwrap();
     let mut events = listener.events();
-    let identity = Keypair::generate().unwrap();
-    let mut hosts = Vec::new();
-    for _ in 0..2 {
-        let transport = NeverEnds(network.transport(None));
-        let dialer = p2p::builder().transport(transport).identity(identity.clone());
-        hosts.push(dialer.spawn().await.unwrap());
-    }
-    hosts[0].connect("/memory/7").await.unwrap();
-    drop(hosts[1].connect("/memory/7").await);
+    let dialer = p2p::builder().transport(NeverEnds(network.transport(None)));
+    let dialer = dialer.spawn().await.unwrap();
+    dialer.connect("/memory/7").await.unwrap();
     while !matches!(events.next().await, Some(Event::InboundFailed { .. })) {}
-    // It was refused as soon as the peer was known, and there is nothing to end.
-    assert_eq!(listener.usage().pending_inbound.count, 0);
-    assert_eq!(listener.usage().connections_inbound.count, 1);
+    let honest = builder(&network, None).spawn().await.unwrap();
+    assert!(honest.connect("/memory/7").await.is_err(), "the refused one has the only place");
+    sleep(Duration::from_secs(6)).await;
+    honest.connect("/memory/7").await.unwrap();
+}
+
+/// Refuses the first connection, after its upgrade.
+struct Once(AtomicBool);
+
+impl Gater for Once {
+    fn upgraded(&self, _: &ConnectionInfo) -> Result<(), String> {
+        let before = self.0.swap(true, Ordering::Relaxed);
+        if before { Ok(()) } else { Err("the first".into()) }
+    }
 }
 
 // Closing.
