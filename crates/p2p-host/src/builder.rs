@@ -10,6 +10,7 @@ use crate::{
     identify,
     ledger::HostLimits,
     ping,
+    trim::Watermarks,
     upgrade::Upgrader,
 };
 
@@ -63,6 +64,8 @@ impl Builder {
                     streams_per_protocol_max: 4096,
                     streams_per_protocol_and_peer_max: 512,
                 },
+                watermarks: Watermarks { low: 384, high: 448, grace: Duration::from_secs(60) },
+                tagged_peers_max: 4096,
             },
         }
     }
@@ -261,6 +264,34 @@ impl Builder {
     /// It is for protocols without limits of their own.
     pub fn streams_per_protocol_and_peer_max(mut self, count: usize) -> Self {
         self.config.limits.streams_per_protocol_and_peer_max = count;
+        self
+    }
+
+    /// When there are more than `high` connections in all, those worth least are closed until
+    /// `low` are left: the least sum of [`Host::tag`] first, then the fewest streams, then the
+    /// longest without a change of these. Young ones ([`Builder::trim_grace`]), protected ones
+    /// ([`Host::protect`]) and those with a [`KeepAlive`](crate::KeepAlive) stay. The peer is told
+    /// code 0x1005; the cause on this side is the same code.
+    ///
+    /// Default 384 and 448, which is below [`Builder::connections_inbound_max`]: strangers make
+    /// room for others before they keep anybody out. A host that wants more connections raises
+    /// both; `usize::MAX` trims never. Looked at every 10 s while there are too many.
+    pub fn connections_watermarks(mut self, low: usize, high: usize) -> Self {
+        (self.config.watermarks.low, self.config.watermarks.high) = (low, high);
+        self
+    }
+
+    /// How old a connection is before it may be closed to make room. Default 60 s, as in
+    /// go-libp2p.
+    pub fn trim_grace(mut self, age: Duration) -> Self {
+        self.config.watermarks.grace = age;
+        self
+    }
+
+    /// How many peers may have tags or protections, connected or not. Default 4096. Each costs up
+    /// to 4 KiB, for 16 tags and 16 protections with names of 64 bytes.
+    pub fn tagged_peers_max(mut self, count: usize) -> Self {
+        self.config.tagged_peers_max = count;
         self
     }
 

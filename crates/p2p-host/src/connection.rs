@@ -39,14 +39,29 @@ pub(crate) struct Conn {
     pub(crate) id: u64,
     pub(crate) connection: Arc<dyn Connection>,
     pub(crate) ledger: Arc<Ledger>,
-    /// How many streams and guards keep the connection alive.
-    active: watch::Sender<usize>,
+    pub(crate) begun: Instant,
+    /// What keeps the connection alive.
+    active: watch::Sender<Active>,
     /// What the peer has said of itself.
     pub(crate) identification: watch::Sender<Identification>,
     /// This side is closing it.
     closing: AtomicBool,
     /// The connection's task has ended.
     ended: CancellationToken,
+}
+
+/// How many streams and guards keep a connection alive, and since when it is so.
+#[derive(Clone, Copy, Debug)]
+struct Active {
+    streams: usize,
+    guards: usize,
+    since: Instant,
+}
+
+impl Active {
+    fn count(&self) -> usize {
+        self.streams.saturating_add(self.guards)
+    }
 }
 
 impl Conn {
@@ -70,14 +85,14 @@ impl Conn {
 
     /// Counts one more user of the connection, until what is returned is dropped.
     pub(crate) fn hold(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        Arc::new(Hold::new(self))
+        Arc::new(Hold::new(self, |active| &mut active.streams))
     }
 
     /// Waits until nothing keeps the connection alive.
     pub(crate) async fn wait_unused(&self) {
         let mut active = self.active.subscribe();
         tokio::select! {
-            _ = active.wait_for(|count| *count == 0) => {}
+            _ = active.wait_for(|active| active.count() == 0) => {}
             () = self.ended.cancelled() => {}
         }
     }
@@ -88,7 +103,18 @@ impl Conn {
     }
 
     pub(crate) fn in_use(&self) -> usize {
-        *self.active.borrow()
+        self.active.borrow().count()
+    }
+
+    /// Whether a guard keeps it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.active.borrow().guards > 0
+    }
+
+    /// How many streams use it, and since when as many.
+    pub(crate) fn use_of(&self) -> (usize, Instant) {
+        let active = self.active.borrow();
+        (active.streams, active.since)
     }
 }
 
@@ -101,34 +127,44 @@ impl fmt::Debug for Conn {
     }
 }
 
-struct Hold(Arc<Conn>);
+/// One more of what `of` counts.
+struct Hold {
+    conn: Arc<Conn>,
+    of: fn(&mut Active) -> &mut usize,
+}
 
 impl Hold {
-    fn new(conn: &Arc<Conn>) -> Self {
-        conn.active.send_modify(|count| *count += 1);
-        Self(Arc::clone(conn))
+    fn new(conn: &Arc<Conn>, of: fn(&mut Active) -> &mut usize) -> Self {
+        conn.active.send_modify(|active| {
+            *of(active) += 1;
+            active.since = Instant::now();
+        });
+        Self { conn: Arc::clone(conn), of }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.active.send_modify(|count| *count -= 1);
+        self.conn.active.send_modify(|active| {
+            *(self.of)(active) -= 1;
+            active.since = Instant::now();
+        });
     }
 }
 
-/// Keeps a connection from being closed as idle, until it is dropped.
+/// Keeps a connection from being closed as idle, or to make room, until it is dropped.
 #[must_use = "dropping the guard ends its effect"]
 pub struct KeepAlive(Hold);
 
 impl KeepAlive {
     pub(crate) fn new(conn: &Arc<Conn>) -> Self {
-        Self(Hold::new(conn))
+        Self(Hold::new(conn, |active| &mut active.guards))
     }
 }
 
 impl fmt::Debug for KeepAlive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeepAlive").field(&self.0.0.peer()).finish()
+        f.debug_tuple("KeepAlive").field(&self.0.conn.peer()).finish()
     }
 }
 
@@ -142,11 +178,13 @@ impl Inner {
         mut place: Place,
     ) -> Result<Arc<Conn>, Cause> {
         let Muxed { connection, accept, .. } = muxed;
+        let now = Instant::now();
         let conn = Arc::new(Conn {
             id: self.next_id(),
             connection,
             ledger: Arc::clone(&self.ledger),
-            active: watch::Sender::new(0),
+            begun: now,
+            active: watch::Sender::new(Active { streams: 0, guards: 0, since: now }),
             identification: watch::Sender::new(Identification::Pending),
             closing: AtomicBool::new(false),
             ended: CancellationToken::new(),
@@ -179,6 +217,7 @@ impl Inner {
         tracing::debug!(parent: &span, security = ?info.security(), muxer = ?info.muxer(), "connected");
         self.emit(Event::Connected { peer: conn.peer(), connection: Arc::clone(info) });
         self.spawn(run(registered, accept, driver).instrument(span));
+        self.trim_if_needed();
         Ok(conn)
     }
 
@@ -282,13 +321,13 @@ async fn accept_streams(
 async fn close_when_idle(conn: &Conn, limit: Duration) {
     let mut active = conn.active.subscribe();
     loop {
-        if active.wait_for(|count| *count == 0).await.is_err() {
+        if active.wait_for(|active| active.count() == 0).await.is_err() {
             return;
         }
         tokio::select! {
             // One that is taken into use as its time runs out is in use.
             biased;
-            used = active.wait_for(|count| *count > 0) => {
+            used = active.wait_for(|active| active.count() > 0) => {
                 if used.is_err() {
                     return;
                 }

@@ -37,7 +37,8 @@ pub enum Event {
         peer: PeerId,
         /// What was known of the connection.
         connection: Arc<ConnectionInfo>,
-        /// Why it ended.
+        /// Why it ended. One that was closed to make room has
+        /// [`ErrorCode::CONNECTION_GARBAGE_COLLECTED`](p2p_core::ErrorCode).
         cause: ConnectionError,
         /// How many connections to this peer are left.
         left: usize,

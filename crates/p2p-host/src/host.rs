@@ -32,6 +32,7 @@ use crate::{
     ledger::{HostLimits, Ledger},
     listen::Addresses,
     ping::{PingError, Pinger},
+    trim::{Marks, Watermarks},
     upgrade::Upgrader,
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) dial_timeout: Duration,
     pub(crate) open_timeout: Duration,
     pub(crate) limits: HostLimits,
+    pub(crate) watermarks: Watermarks,
+    pub(crate) tagged_peers_max: usize,
 }
 
 /// A libp2p node. Cheap to clone; every clone is the same host. When the last clone is dropped
@@ -179,6 +182,9 @@ pub(crate) struct Registry {
     by_peer: HashMap<PeerId, Vec<Arc<Conn>>>,
     pub(crate) dials: HashMap<DialKey, Dial>,
     pub(crate) access: Access,
+    pub(crate) marks: Marks,
+    /// A task looks after there being too many connections.
+    pub(crate) trimming: bool,
     closed: bool,
 }
 

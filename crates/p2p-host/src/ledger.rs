@@ -56,7 +56,7 @@ impl Max {
     }
 
     /// Whether one more is allowed beside `count`.
-    fn check(
+    pub(crate) fn check(
         self,
         count: usize,
         what: &'static str,
@@ -379,6 +379,11 @@ impl Ledger {
         }
         *told = told.saturating_add(1);
         *told <= REFUSALS_TOLD_MAX
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        let counts = self.counts();
+        counts.inbound.saturating_add(counts.outbound)
     }
 
     pub(crate) fn usage(&self) -> Usage {

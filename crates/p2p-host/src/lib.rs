@@ -31,7 +31,8 @@
 //! # Connections
 //!
 //! A connection lives while a stream or a [`KeepAlive`] guard does, and
-//! [`Builder::idle_timeout`] longer. Several connections to one peer are normal; new streams go
+//! [`Builder::idle_timeout`] longer, unless it is closed to make room
+//! ([`Builder::connections_watermarks`]) or denied ([`Host::deny`]). Several connections to one peer are normal; new streams go
 //! over the newest.
 //!
 //! # Errors
@@ -70,6 +71,7 @@ pub mod request;
 mod proto;
 mod rank;
 mod target;
+mod trim;
 mod upgrade;
 mod usage;
 
