@@ -29,6 +29,7 @@ use crate::{
     dispatch::{BoxError, Protocols},
     gate::{Access, GatePoint, Gater},
     identify::{OwnRecord, PeerInfo},
+    ip::is_relayed,
     ledger::{HostLimits, Ledger},
     listen::Addresses,
     ping::{PingError, Pinger},
@@ -218,23 +219,22 @@ impl Registry {
         left
     }
 
-    /// The connection that a new stream to `peer` goes over: the newest (CONN-17).
+    /// The connection that a new stream to `peer` goes over.
     pub(crate) fn connection_to(&self, peer: &PeerId) -> Option<Arc<Conn>> {
-        self.by_peer.get(peer)?.iter().rev().find(|conn| !conn.is_closing()).cloned()
+        best(self.by_peer.get(peer)?.iter())
     }
 
     /// The connection to `target` that can be used: to its peer, or, where no peer is named, one
     /// that was dialed to its addresses. `avoid` is one that has just failed.
     pub(crate) fn usable(&self, target: &Target, avoid: Option<u64>) -> Option<Arc<Conn>> {
-        let usable = |conn: &&Arc<Conn>| Some(conn.id) != avoid && !conn.is_closing();
+        let usable = |conn: &&Arc<Conn>| Some(conn.id) != avoid;
         if let Some(peer) = &target.peer {
-            return self.by_peer.get(peer)?.iter().rev().find(usable).cloned();
+            return best(self.by_peer.get(peer)?.iter().filter(usable));
         }
         let dialed = |conn: &&Arc<Conn>| {
             conn.info().role() == Role::Initiator && target.addrs.contains(conn.info().remote())
         };
-        let conns = self.by_peer.values().flatten();
-        conns.filter(dialed).filter(usable).max_by_key(|conn| conn.id).cloned()
+        best(self.by_peer.values().flatten().filter(dialed).filter(usable))
     }
 
     /// The connections that nobody on this side is closing.
@@ -245,6 +245,13 @@ impl Registry {
     fn all(&self) -> Vec<Arc<Conn>> {
         self.by_peer.values().flatten().cloned().collect()
     }
+}
+
+/// The connection to use, of those that nobody is closing: a direct one, then the one with the
+/// most streams, so that both sides come to use the same, then the newest (CONN-17).
+fn best<'a>(conns: impl Iterator<Item = &'a Arc<Conn>>) -> Option<Arc<Conn>> {
+    let rank = |conn: &&Arc<Conn>| (!is_relayed(conn.info().remote()), conn.use_of().0, conn.id);
+    conns.filter(|conn| !conn.is_closing()).max_by_key(rank).cloned()
 }
 
 impl Host {
@@ -377,7 +384,8 @@ impl Host {
         }
     }
 
-    /// Keeps the newest connection to a peer from being closed as idle; `None` without one.
+    /// Keeps the connection that new streams to a peer go over from being closed as idle or to
+    /// make room; `None` without one.
     #[must_use]
     pub fn keep_alive(&self, peer: &PeerId) -> Option<KeepAlive> {
         let conn = self.inner.registry().connection_to(peer)?;

@@ -33,7 +33,7 @@
 //! A connection lives while a stream or a [`KeepAlive`] guard does, and
 //! [`Builder::idle_timeout`] longer, unless it is closed to make room
 //! ([`Builder::connections_watermarks`]) or denied ([`Host::deny`]). Several connections to one peer are normal; new streams go
-//! over the newest.
+//! over a direct one, then the one with the most streams, then the newest.
 //!
 //! # Errors
 //!

@@ -249,6 +249,41 @@ async fn conn_16_dialing_each_other_at_once_ends_with_usable_connections() {
     assert_eq!(echo_once(&right, &to_left, b"y").await.unwrap(), b"y");
 }
 
+#[tokio::test(start_paused = true)]
+async fn conn_17_streams_go_over_a_direct_connection_then_the_busiest_then_the_newest() {
+    let network = Network::default();
+    let (_, host, _) = pair(&network).await;
+    let identity = p2p::Keypair::generate().unwrap();
+    let peer = identity.public().peer_id();
+    let mut same = Vec::new();
+    for from in ["/memory/1", "/memory/2", "/memory/3", "/memory/4/p2p-circuit/memory/4"] {
+        let transport = network.transport_from(from);
+        let dialer = p2p::builder().transport(transport).identity(identity.clone());
+        let dialer = dialer.spawn().await.unwrap();
+        dialer.handle("/echo/1.0.0", echo).unwrap();
+        dialer.connect("/memory/7").await.unwrap();
+        dialer.identify("/memory/7").await.unwrap();
+        same.push(dialer);
+    }
+    let remote = |stream: &Stream| stream.connection().remote().to_string();
+    let open = async || host.open(peer, "/echo/1.0.0").await.unwrap();
+    let newest = open().await;
+    assert_eq!(remote(&newest), "/memory/3");
+    drop(newest);
+    let busy = same[1].open("/memory/7", "/echo/1.0.0").await.unwrap();
+    assert_eq!(remote(&open().await), "/memory/2");
+    drop(busy);
+    sleep_a_little().await;
+    assert_eq!(remote(&open().await), "/memory/3");
+    same.truncate(1);
+    sleep_a_little().await;
+    assert_eq!(remote(&open().await), "/memory/1");
+}
+
+async fn sleep_a_little() {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
 #[tokio::test]
 async fn both_ends_of_a_tcp_connection_know_both_addresses() {
     let listener = p2p::builder().listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
