@@ -24,7 +24,7 @@ pub struct Builder {
     security: Vec<MakeSecurity>,
     muxers: Vec<Arc<dyn Muxer>>,
     listen: Vec<String>,
-    gater: Option<Box<dyn Gater>>,
+    gater: Option<Arc<dyn Gater>>,
     access: Access,
     refused: Option<LimitReached>,
     config: Config,
@@ -105,7 +105,7 @@ impl Builder {
 
     /// Has `gater` judge every connection. Default: all are allowed.
     pub fn gater(mut self, gater: impl Gater) -> Self {
-        self.gater = Some(Box::new(gater));
+        self.gater = Some(Arc::new(gater));
         self
     }
 

@@ -28,7 +28,7 @@ const RULES_MAX: usize = 65_536;
 /// The methods are not asynchronous, and nothing waits for a slow one but the task that asks: for
 /// [`Gater::accept`] that is the listener's, so that the next connection is not accepted before
 /// it returns. Look things up in memory here; have another task fetch them. A method that panics
-/// has refused.
+/// has refused. One that holds a handle of the host keeps it alive until [`Host::close`].
 ///
 /// ```
 /// use p2p_core::{Multiaddr, PeerId, Role};
@@ -279,8 +279,8 @@ impl Inner {
     ) -> Result<(), Denied> {
         let listed = self.registry().access.check(point, peer, addr);
         let asked = listed.and_then(|()| {
-            let Some(gater) = &self.gater else { return Ok(()) };
-            let answer = catch_unwind(AssertUnwindSafe(|| ask(&**gater)));
+            let Some(gater) = self.gater() else { return Ok(()) };
+            let answer = catch_unwind(AssertUnwindSafe(|| ask(&*gater)));
             let answer = answer.unwrap_or_else(|_| Err("the gater panicked".into()));
             answer.map_err(|reason| Denied { point, reason: reason.into() })
         });

@@ -80,7 +80,7 @@ pub(crate) struct Inner {
     pub(crate) transports: Vec<Box<dyn Transport>>,
     pub(crate) upgrader: Upgrader,
     pub(crate) protocols: Protocols,
-    pub(crate) gater: Option<Box<dyn Gater>>,
+    gater: Mutex<Option<Arc<dyn Gater>>>,
     pub(crate) addresses: Addresses,
     pub(crate) own_record: OwnRecord,
     pub(crate) ledger: Arc<Ledger>,
@@ -104,7 +104,7 @@ impl Inner {
         config: Config,
         transports: Vec<Box<dyn Transport>>,
         upgrader: Upgrader,
-        gater: Option<Box<dyn Gater>>,
+        gater: Option<Arc<dyn Gater>>,
         runtime: Handle,
     ) -> Arc<Self> {
         let end = CancellationToken::new();
@@ -118,7 +118,7 @@ impl Inner {
             config,
             transports,
             upgrader,
-            gater,
+            gater: Mutex::new(gater),
             protocols: Protocols::default(),
             addresses: Addresses::default(),
             own_record: OwnRecord::default(),
@@ -139,6 +139,10 @@ impl Inner {
 
     pub(crate) fn backoff(&self) -> MutexGuard<'_, Backoff> {
         self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn gater(&self) -> Option<Arc<dyn Gater>> {
+        self.gater.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -476,9 +480,11 @@ impl Host {
             }
         }
         inner.end.cancel();
-        // Handlers may hold handles of this host: a circle that ends here, also where one of them
-        // has called this and ends with the other tasks.
+        // Handlers and the gater may hold handles of this host: a circle that ends here, also
+        // where one of them has called this and ends with the other tasks.
         inner.protocols.clear();
+        let gater = inner.gater.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(gater);
         inner.tasks.close();
         inner.tasks.wait().await;
     }

@@ -362,6 +362,25 @@ async fn conn_09_a_peer_denied_during_its_upgrade_does_not_slip_through() {
     assert!(host.peers().is_empty());
 }
 
+/// Holds a handle of the host that it is part of.
+#[expect(dead_code, reason = "it only keeps what it holds")]
+struct Owner(Arc<Mutex<Option<Host>>>);
+
+impl Gater for Owner {}
+
+#[tokio::test(start_paused = true)]
+async fn a_gater_that_owns_its_host_ends_with_it() {
+    let handle = Arc::new(Mutex::new(None));
+    let gater = Owner(Arc::clone(&handle));
+    let host = builder(&Network::default(), None).gater(gater).spawn().await.unwrap();
+    let mut events = host.events();
+    handle.lock().unwrap().replace(host.clone());
+    drop(handle);
+    host.close().await;
+    drop(host);
+    assert!(tokio::time::timeout(Duration::from_secs(1), events.next()).await.unwrap().is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_lists_are_bounded() {
     let host = builder(&Network::default(), None).spawn().await.unwrap();
