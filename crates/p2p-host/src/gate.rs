@@ -310,7 +310,7 @@ impl Host {
     /// that is the relay's. What is dialed by a name shows no IP address.
     ///
     /// # Errors
-    /// [`LimitReached`] beyond 65,536 peers or 65,536 ranges, which take some 5 MiB.
+    /// [`LimitReached`] beyond 65,536 peers or 65,536 ranges, which take some 8 MiB together.
     pub fn deny(&self, rule: impl Into<AccessRule>) -> Result<usize, LimitReached> {
         let rule = rule.into();
         let conns = {

@@ -48,6 +48,9 @@ async fn every_byte(fault: Fault, outbound: bool) {
     tokio::time::sleep(ALL_LIMITS).await;
     assert_eq!(listener.peers(), [bystander.peer_id()]);
     assert_eq!(tasks(), at_rest, "a task is left behind");
+    let usage = listener.usage();
+    assert_eq!((usage.pending_inbound.count, usage.connections_inbound.count), (0, 1));
+    assert_eq!((usage.streams_inbound.count, usage.streams_outbound.count), (0, 0));
     assert_eq!(echo_once(&bystander, &addr, b"after").await.unwrap(), b"after");
     let same = bystander.connections(&listener.peer_id());
     assert_eq!(connection.len(), 1);

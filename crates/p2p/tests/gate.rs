@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Network, builder, echo, echo_host, echo_once};
+use common::{Network, builder, echo, echo_host, echo_once, next_event};
 use p2p::{
     AccessRule, Cause, ConnectionError, ConnectionInfo, Denied, DialError, ErrorCode, Event,
     Events, GatePoint, Gater, Host, InboundError, IpRange, Keypair, Multiaddr, OpenError, PeerId,
@@ -93,19 +93,15 @@ fn denied(error: OpenError) -> Denied {
 }
 
 async fn inbound_failed(events: &mut Events) -> InboundError {
-    loop {
-        if let Event::InboundFailed { error } = events.next().await.unwrap() {
-            return error;
-        }
-    }
+    let failed =
+        |event| if let Event::InboundFailed { error } = event { Some(error) } else { None };
+    next_event(events, failed).await
 }
 
 async fn disconnected(events: &mut Events) -> ConnectionError {
-    loop {
-        if let Event::Disconnected { cause, .. } = events.next().await.unwrap() {
-            return cause;
-        }
-    }
+    let ended =
+        |event| if let Event::Disconnected { cause, .. } = event { Some(cause) } else { None };
+    next_event(events, ended).await
 }
 
 async fn host_with(network: &Network, gater: Judge) -> Host {

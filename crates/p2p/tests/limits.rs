@@ -5,7 +5,7 @@ mod common;
 
 use std::{collections::BTreeSet, future::IntoFuture, time::Duration};
 
-use common::{Network, builder, echo, echo_host, echo_once};
+use common::{Network, builder, echo, echo_host, echo_once, next_event};
 use p2p::{
     Builder, Cause, DialError, ErrorCode, Event, Events, Host, IpRange, Keypair, LimitReached,
     OpenError, Stage, Stream, StreamError, UsageReport, Used,
@@ -41,17 +41,15 @@ async fn silent(network: &Network, from: &str) -> Link {
 
 /// What the next inbound failure, or refused stream, says of its limit.
 async fn refusal(events: &mut Events) -> LimitReached {
-    loop {
-        let event = events.next().await.unwrap();
+    let refused = |event| {
         if let Event::InboundFailed { error } = &event {
             let Cause::Limit(limit) = &error.cause else { panic!("{error}") };
             assert!(error.to_string().contains(&limit.to_string()), "{error}");
-            return limit.clone();
+            return Some(limit.clone());
         }
-        if let Event::StreamRefused { limit, .. } = event {
-            return limit;
-        }
-    }
+        if let Event::StreamRefused { limit, .. } = event { Some(limit) } else { None }
+    };
+    next_event(events, refused).await
 }
 
 fn assert_names(limit: &LimitReached, value: usize, what: &str, holder: &str, setting: &str) {
@@ -388,6 +386,26 @@ async fn conn_46_47_inbound_streams_of_a_protocol_and_peer_are_bounded() {
     // Another peer's are its own.
     let other = dialer(&network, |b| b).await;
     assert_eq!(echo_once(&other, "/memory/7", b"x").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_46_47_streams_that_the_application_has_accepted_are_counted_until_they_end() {
+    let network = Network::default();
+    let host = listener(&network, |b| b.streams_per_protocol_max(2)).await;
+    let mut accepted = host.accept("/queue/1.0.0").unwrap();
+    let dialer = dialer(&network, |b| b).await;
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    for _ in 0..2 {
+        ours.push(dialer.open("/memory/7", "/queue/1.0.0").await.unwrap());
+        theirs.push(accepted.next().await.unwrap());
+    }
+    let code = reset_code(&dialer, "/queue/1.0.0").await;
+    assert_eq!(code, ErrorCode::STREAM_RESOURCE_LIMIT);
+    assert_eq!(used(host.usage_report().protocols[0].streams_inbound), (2, 2));
+    drop(theirs.pop());
+    ours.push(dialer.open("/memory/7", "/queue/1.0.0").await.unwrap());
+    accepted.next().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use p2p::{
-    Builder, Host, Multiaddr, Stream,
+    Builder, Event, Events, Host, Multiaddr, Stream,
     core::{
         DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport, TransportError,
         multiaddr::Protocol,
@@ -252,6 +252,20 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Faulty<W> {
 /// A builder on a network in memory.
 pub fn builder(network: &Network, plan: Option<Plan>) -> Builder {
     p2p::builder().transport(network.transport(plan)).drain_timeout(Duration::from_secs(1))
+}
+
+/// The next event that `pick` takes; it comes within a while.
+pub async fn next_event<T>(events: &mut Events, pick: impl Fn(Event) -> Option<T>) -> T {
+    let picking = async {
+        loop {
+            let event = events.next().await.expect("the host has ended");
+            if let Some(picked) = pick(event) {
+                return picked;
+            }
+        }
+    };
+    let picked = tokio::time::timeout(Duration::from_secs(1000), picking).await;
+    picked.expect("the event does not come")
 }
 
 pub async fn echo(stream: Stream) -> io::Result<()> {
