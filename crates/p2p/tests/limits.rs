@@ -310,7 +310,10 @@ async fn dials_at_once_wait_for_their_turn_and_name_the_limit_when_it_never_come
 async fn reset_code(dialer: &Host, protocol: &str) -> ErrorCode {
     let opened = dialer.open("/memory/7", protocol).await;
     let error = match opened {
-        Ok(mut stream) => stream.chunk(64).await.unwrap_err(),
+        Ok(mut stream) => {
+            let read = timeout(Duration::from_secs(100), stream.chunk(64));
+            read.await.expect("it is not refused").unwrap_err()
+        }
         Err(error) => {
             let OpenError::Stream { cause: Cause::Stream(error), .. } = error else {
                 panic!("{error}");
