@@ -111,6 +111,17 @@ fn tell_one(event: &Event, out: &Output) {
             ];
             out.event("inbound_failed", &fields, printable(&error.to_string()));
         }
+        Event::StreamRefused { peer, protocol, limit } => {
+            let limit = limit.to_string();
+            let name = protocol.as_ref().map(ToString::to_string);
+            let fields = [
+                ("peer", json!(peer.to_string())),
+                ("protocol", json!(name)),
+                ("limit", json!(limit)),
+            ];
+            let text = format_args!("refused a stream of {peer}: {}", printable(&limit));
+            out.event("stream_refused", &fields, text);
+        }
         Event::Missed { count } => {
             let fields = [("count", json!(count))];
             out.event("missed", &fields, format_args!("{count} events were missed"));
