@@ -53,8 +53,8 @@ impl Builder {
                     connections_inbound_max: 512,
                     connections_outbound_max: 512,
                     connections_per_peer_max: 8,
-                    connections_per_ip_max: 8,
-                    connections_per_ip6_site_max: 64,
+                    connections_per_ip_max: 64,
+                    connections_per_ip6_site_max: 256,
                     pending_inbound_max: 128,
                     dials_at_once_max: 160,
                     streams_inbound_max: 8192,
@@ -199,7 +199,7 @@ impl Builder {
     }
 
     /// How many connections and dials of one IPv4 address or IPv6 /56 there may be, in both
-    /// directions; one more is closed before any cryptography. Default 8, as in go-libp2p. Peers
+    /// directions; one more is closed before any cryptography. Default 64; go-libp2p has 8. Peers
     /// behind one address (a NAT, a relaying proxy, a cluster) share them: raise it to as many as
     /// are honestly there. Loopback addresses have no limit, nor what comes over a relay or has no
     /// IP address.
@@ -208,8 +208,8 @@ impl Builder {
         self
     }
 
-    /// The same for an IPv6 /48, which is often one site or customer. Default 64, as in
-    /// go-libp2p.
+    /// The same for an IPv6 /48, which is often one site or customer. Default 256;
+    /// go-libp2p has 64.
     pub fn connections_per_ip6_site_max(mut self, count: usize) -> Self {
         self.config.limits.connections_per_ip6_site_max = count;
         self

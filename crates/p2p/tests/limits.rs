@@ -175,7 +175,7 @@ async fn conn_46_connections_of_a_peer_are_refused_as_soon_as_it_is_known() {
 #[tokio::test(start_paused = true)]
 async fn conn_45_inbound_connections_of_an_ipv4_address_are_bounded_pending_ones_too() {
     let network = Network::default();
-    let host = listener(&network, |b| b).await;
+    let host = listener(&network, |b| b.connections_per_ip_max(8)).await;
     let mut events = host.events();
     let mut pending = Vec::new();
     for port in 0..7 {
