@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::io;
+
 use common::{Network, echo, echo_once};
 use p2p::{Builder, Host};
 use p2p_mux::{Mplex, Yamux};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn bare(network: &Network) -> Builder {
     let builder = p2p_host::builder().transport(network.transport(None));
@@ -61,4 +64,28 @@ async fn mplex_trap_5_the_feature_offers_it_after_yamux() {
     assert_eq!(muxer(full(), full()).await, "/yamux/1.0.0");
     let mplex = || bare(&network).muxer(Mplex::default());
     assert_eq!(muxer(full(), mplex()).await, "/mplex/6.7.0");
+}
+
+/// mplex has no back-pressure: a driver that hogs the thread would have readers reset.
+#[tokio::test]
+async fn mplex_15_a_reader_that_keeps_up_is_not_reset_however_much_comes() {
+    const LEN: u64 = 64 << 20;
+    let network = Network::default();
+    let host = || bare(&network).muxer(Mplex::default());
+    let listener = host().listen("/memory/7").spawn().await.unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let sink = move |mut stream: p2p::Stream| {
+        let tell = tell.clone();
+        async move {
+            let count = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            tell.send(count.map_err(|error| error.to_string())).await.map_err(io::Error::other)
+        }
+    };
+    listener.handle("/sink/1.0.0", sink).unwrap();
+    let dialer = host().spawn().await.unwrap();
+    let mut stream = dialer.open("/memory/7", "/sink/1.0.0").await.unwrap();
+    let mut zeros = tokio::io::repeat(0).take(LEN);
+    tokio::io::copy(&mut zeros, &mut stream).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), Ok(LEN));
 }
