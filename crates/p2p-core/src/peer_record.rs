@@ -4,7 +4,7 @@ use prost::Message;
 
 use crate::{
     AddrExt, Envelope, EnvelopeError, Keypair, Multiaddr, PeerId, PeerIdError, decode_multiaddr,
-    envelope::Sealed, envelope_proto as proto,
+    envelope::Sealed, envelope_proto as proto, multiaddr::Protocol,
 };
 
 /// What rust-libp2p's default constructors still write, after the text of RFC 0003 (ENV-07).
@@ -84,13 +84,15 @@ impl PeerRecord {
     pub const ADDRS_MAX: usize = 64;
 
     /// Makes the record of `peer`. Each address is held without a `/p2p/<peer>` at its end; empty
-    /// ones, those that name another peer at the end, and those after the first
+    /// ones, those that name another peer or two at the end, and those after the first
     /// [`PeerRecord::ADDRS_MAX`] are left out. `seq` is to grow: [`RecordSeq`].
     #[must_use]
     pub fn new(peer: PeerId, seq: u64, addrs: impl IntoIterator<Item = Multiaddr>) -> Self {
         let of_peer = |addr: Multiaddr| {
             let (bare, named) = addr.split_peer().ok()?;
-            (named.is_none_or(|named| named == peer) && !bare.is_empty()).then_some(bare)
+            let named_twice = matches!(bare.iter().last(), Some(Protocol::P2p(_)));
+            let usable = named.is_none_or(|named| named == peer) && !named_twice;
+            (usable && !bare.is_empty()).then_some(bare)
         };
         let addrs = addrs.into_iter().filter_map(of_peer).take(Self::ADDRS_MAX).collect();
         Self { peer, seq, addrs }
@@ -184,7 +186,7 @@ impl PeerRecord {
     }
 
     /// Where the peer says it can be reached; at most [`PeerRecord::ADDRS_MAX`], none empty, none
-    /// with the peer's own `/p2p` at its end.
+    /// with a `/p2p` at its end.
     #[must_use]
     pub fn addrs(&self) -> &[Multiaddr] {
         &self.addrs
@@ -352,6 +354,24 @@ mod tests {
         assert_eq!((record.peer(), record.seq()), (&peer, 9));
         let made = PeerRecord::new(peer, 9, [Multiaddr::empty(), other, good.clone()]);
         assert_eq!(made.addrs(), [good]);
+    }
+
+    /// Found by fuzzing: what was held after the peer's own id was cut off ended in an id again.
+    #[test]
+    fn ma_10_an_address_that_names_two_peers_at_its_end_is_left_out() {
+        let (own, other) = (vector_key().public().peer_id(), other_key().public().peer_id());
+        let relayed = format!("/ip4/192.0.2.1/tcp/1/p2p/{other}/p2p-circuit");
+        for (text, held) in [
+            (format!("/dns/a.b/p2p/{own}/p2p/{own}"), None),
+            (format!("/dns/a.b/p2p/{other}/p2p/{own}"), None),
+            (format!("/p2p/{own}/p2p/{own}"), None),
+            (format!("{relayed}/p2p/{own}"), Some(addr(&relayed))),
+        ] {
+            let record = PeerRecord::new(own, 1, [addr(&text)]);
+            assert_eq!(record.addrs(), held.as_slice(), "{text}");
+            let sealed = record.seal(&vector_key()).expect("valid");
+            assert_eq!(PeerRecord::open(sealed.as_bytes()), Ok(record), "{text}");
+        }
     }
 
     #[test]
