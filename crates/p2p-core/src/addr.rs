@@ -200,6 +200,9 @@ fn check(protocol: &Protocol<'_>) -> Result<(), AddrProblem> {
         | Protocol::Wss(path) => not_empty(path),
         Protocol::Onion(_, port) => not_zero(*port),
         Protocol::Onion3(onion) => not_zero(onion.port()),
+        // 387 is the shortest destination of I2P; the multiaddr crate's text form ends at 462.
+        Protocol::Garlic64(destination) => i2p(destination, |len| (387..=462).contains(&len)),
+        Protocol::Garlic32(hash) => i2p(hash, |len| len == 32 || len >= 35),
         Protocol::P2p(foreign) => Ok(PeerId::from_bytes(&foreign.to_bytes()).map(drop)?),
         _ => Ok(()),
     }
@@ -207,6 +210,12 @@ fn check(protocol: &Protocol<'_>) -> Result<(), AddrProblem> {
 
 fn not_empty(value: &str) -> Result<(), AddrProblem> {
     if value.is_empty() { Err(AddrProblem::NoValue) } else { Ok(()) }
+}
+
+/// MA-41.
+fn i2p(value: &[u8], allowed: impl Fn(usize) -> bool) -> Result<(), AddrProblem> {
+    let problem = || AddrProblem::Value(format!("no I2P address has {} bytes", value.len()));
+    if allowed(value.len()) { Ok(()) } else { Err(problem()) }
 }
 
 fn not_zero(port: u16) -> Result<(), AddrProblem> {
@@ -433,7 +442,10 @@ fn reach_name(name: &str) -> Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Random, hex, other_key};
+    use crate::{
+        testing::{Random, hex, other_key},
+        varint,
+    };
 
     const ID: &str = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq";
     const RELAY: &str = "QmcgpsyWgH8Y8ajJz1Cu72KnS5uo2Aa2LpzU7kinSupNKC";
@@ -684,6 +696,31 @@ mod tests {
         let tor3 = format!("bd03{}0000", "00".repeat(35));
         for bytes in ["84007f000001", "848080808010", "ffffffff7f", "35ff", "3501ff", &tor, &tor3] {
             assert!(decode_multiaddr(&hex(bytes)).is_err(), "{bytes}");
+        }
+    }
+
+    /// Found by fuzzing: an empty one was decoded, and its text could not be parsed.
+    #[test]
+    fn ma_41_i2p_addresses_of_other_lengths_are_refused() {
+        let garlic64 = (446, &[387, 391, 462][..], &[0, 1, 32, 386, 463, 600][..]);
+        let garlic32 = (447, &[32, 35, 100][..], &[0, 1, 31, 33, 34][..]);
+        for (code, allowed, refused) in [garlic64, garlic32] {
+            let encoded = |len: usize| {
+                let mut bytes = Vec::new();
+                varint::encode(code, &mut bytes);
+                varint::encode(len as u64, &mut bytes);
+                bytes.resize(bytes.len() + len, 7);
+                bytes
+            };
+            for len in allowed {
+                let addr = decode_multiaddr(&encoded(*len)).expect("allowed");
+                assert_eq!(parse_multiaddr(&addr.to_string()), Ok(addr), "{len}");
+            }
+            for len in refused {
+                let error = decode_multiaddr(&encoded(*len)).expect_err("another length");
+                let text = format!("no I2P address has {len} bytes");
+                assert_eq!(error.problem, AddrProblem::Value(text));
+            }
         }
     }
 
