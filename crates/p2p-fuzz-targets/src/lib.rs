@@ -17,23 +17,34 @@ mod input;
 mod multistream;
 mod mux;
 mod noise;
+mod pipe;
+mod plaintext;
+mod pnet;
+mod protobuf;
+mod signed;
 mod vocabulary;
 
 pub use host::{dial_target, identify, key_file};
 pub use multistream::{multistream_initiator, multistream_pair, multistream_responder};
-pub use mux::{yamux_pair, yamux_session};
+pub use mux::{mplex_pair, mplex_session, yamux_pair, yamux_session};
 pub use noise::{noise_handshake, noise_payload, noise_record};
+pub use plaintext::plaintext_handshake;
+pub use pnet::{pnet_key_file, pnet_stream};
+pub use signed::{envelope, peer_record};
 pub use vocabulary::{
-    multiaddr_bytes, multiaddr_text, peer_id_bytes, peer_id_text, private_key, protocol_id,
-    public_key, varint,
+    multiaddr_bytes, multiaddr_text, peer_id_bytes, peer_id_text, private_key, private_key_pem,
+    protocol_id, public_key, varint,
 };
 
 /// Every target with its name, which is that of its corpus.
 #[expect(clippy::type_complexity, reason = "two words a line, and no word for them")]
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("dial_target", dial_target),
+    ("envelope", envelope),
     ("identify", identify),
     ("key_file", key_file),
+    ("mplex_pair", mplex_pair),
+    ("mplex_session", mplex_session),
     ("multiaddr_bytes", multiaddr_bytes),
     ("multiaddr_text", multiaddr_text),
     ("multistream_initiator", multistream_initiator),
@@ -44,7 +55,12 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("noise_record", noise_record),
     ("peer_id_bytes", peer_id_bytes),
     ("peer_id_text", peer_id_text),
+    ("peer_record", peer_record),
+    ("plaintext_handshake", plaintext_handshake),
+    ("pnet_key_file", pnet_key_file),
+    ("pnet_stream", pnet_stream),
     ("private_key", private_key),
+    ("private_key_pem", private_key_pem),
     ("protocol_id", protocol_id),
     ("public_key", public_key),
     ("varint", varint),

@@ -15,11 +15,17 @@ use p2p_fuzz_targets::TARGETS;
 const VARIANTS: usize = 1000;
 /// The same where one run takes long.
 const VARIANTS_SLOW: usize = 60;
-const SLOW: [&str; 6] = [
+const SLOW: [&str; 12] = [
+    "envelope",
     "key_file",
+    "mplex_pair",
+    "mplex_session",
     "multistream_pair",
     "noise_handshake",
     "noise_record",
+    "pnet_stream",
+    "private_key",
+    "private_key_pem",
     "yamux_pair",
     "yamux_session",
 ];

@@ -39,6 +39,8 @@ pub(super) struct Held {
     pub(super) read: usize,
     /// `read` has given the end, or an error.
     pub(super) read_over: bool,
+    /// It was an error.
+    read_failed: bool,
     pub(super) broken: bool,
     /// A call was `Pending`, and no event has come since.
     pub(super) read_waits: bool,
@@ -136,6 +138,7 @@ impl App {
             finished: false,
             read: 0,
             read_over: false,
+            read_failed: false,
             broken: false,
             read_waits: false,
             write_waits: false,
@@ -195,13 +198,14 @@ impl App {
                 Done::Read(held.id, chunk)
             }
             Poll::Ready(Ok(None)) => {
-                assert!(!held.read_over || !held.broken, "an end after an error");
+                assert!(!held.read_failed, "an end after an error");
                 held.read_over = true;
                 Done::ReadEnd(held.id)
             }
             Poll::Ready(Err(_)) => {
-                assert!(!held.read_over || held.broken, "an error after the end");
+                assert!(!held.read_over || held.read_failed, "an error after the end");
                 held.read_over = true;
+                held.read_failed = true;
                 held.broken = true;
                 Done::Nothing
             }
@@ -257,7 +261,7 @@ impl App {
 
     /// Commands on a stream that never was do nothing.
     fn no_stream(&mut self, input: &mut Input) -> Done {
-        let id = StreamId::new(u64::from(u32::MAX) + u64::from(input.byte()));
+        let id = StreamId::new(u64::MAX - u64::from(input.byte()));
         let count = self.core.stream_count();
         assert!(matches!(self.core.read(id, 1), Poll::Ready(Err(_))));
         assert!(matches!(self.core.write_slice(id, b"x"), Poll::Ready(Err(_))));

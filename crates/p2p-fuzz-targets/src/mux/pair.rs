@@ -18,12 +18,14 @@ const CARRIED_MAX: usize = 4 << 20;
 ///
 /// Each stream delivers what was written, in order, once, and an end only where one was sent and
 /// everything came before it. Whoever waits is told. In the end nothing is left of any stream.
-pub(super) fn run(muxer: &impl Muxer, data: &[u8]) {
+/// `mirrored` is the id under which the other side knows a stream.
+pub(super) fn run(muxer: &impl Muxer, mirrored: fn(StreamId) -> StreamId, data: &[u8]) {
     let mut input = Input::new(data);
     let now = Instant::now();
     let mut world = World {
         apps: [Role::Initiator, Role::Responder].map(|role| App::new(muxer, role, now)),
         pipes: Default::default(),
+        mirrored,
         sent: HashMap::new(),
         carried: 0,
         closed: false,
@@ -45,7 +47,8 @@ struct World {
     apps: [App; 2],
     /// Bytes on their way from each side.
     pipes: [BytesMut; 2],
-    /// By sender and stream.
+    mirrored: fn(StreamId) -> StreamId,
+    /// By sender and its stream.
     sent: HashMap<(usize, StreamId), Sent>,
     carried: usize,
     closed: bool,
@@ -87,12 +90,13 @@ impl World {
                 let read = self.read_by(side, id);
                 let sender = &self.apps[1 - side];
                 let start = read - chunk.len();
+                let id = (self.mirrored)(id);
                 assert!(chunk == text(sender.role, id, start, chunk.len()), "not what was written");
                 let sent = self.sent.get(&(1 - side, id)).map_or(0, |sent| sent.len);
                 assert!(read <= sent, "more than was written");
             }
             Done::ReadEnd(id) => {
-                let sent = self.sent.get(&(1 - side, id));
+                let sent = self.sent.get(&(1 - side, (self.mirrored)(id)));
                 let whole = sent.is_some_and(|s| s.finished && s.len == self.read_by(side, id));
                 assert!(whole, "an end that was not sent, or before all data");
             }

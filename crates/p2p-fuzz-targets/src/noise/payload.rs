@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 use p2p_core::{Keypair, PublicKey};
 use p2p_security_noise::{fuzzing::verify_payload, limits::MUXERS_MAX};
 
-use crate::input::Input;
+use crate::{input::Input, protobuf::put};
 
 /// The static key that the handshake has delivered.
 const STATIC_KEY: [u8; 32] = [5; 32];
@@ -78,11 +78,4 @@ fn build(data: &[u8]) -> Vec<u8> {
         }
     }
     payload
-}
-
-/// A protobuf field that holds bytes.
-fn put(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(number << 3 | 2);
-    p2p_core::varint::encode(bytes.len() as u64, out);
-    out.extend(bytes);
 }
