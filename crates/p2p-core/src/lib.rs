@@ -7,7 +7,7 @@
 //!   [`ErrorCode`];
 //! - what a peer signs: [`Envelope`], [`PeerRecord`];
 //! - the contracts of the layers: [`Transport`], [`Security`], [`Muxer`], and what they produce:
-//!   [`Pipe`], [`Session`], [`Connection`], [`Stream`];
+//!   [`Pipe`], [`Session`], [`Connection`], [`Stream`]; and [`Resolve`], for names in addresses;
 //! - the errors that cross those contracts.
 //!
 //! It deliberately has no socket, clock, task or lock, and no implementation of any layer.
@@ -53,6 +53,7 @@ mod muxer;
 mod peer_id;
 mod peer_record;
 mod protocol;
+mod resolve;
 mod security;
 mod stream;
 #[cfg(test)]
@@ -76,6 +77,7 @@ pub use muxer::{MuxCore, MuxEvent, Muxer, StreamId};
 pub use peer_id::{PeerId, PeerIdError};
 pub use peer_record::{PeerRecord, PeerRecordError, RecordSeq, StaleRecord};
 pub use protocol::{ProtocolId, ProtocolIdError};
+pub use resolve::{Resolve, ResolveError};
 pub use security::{Clear, Handshake, Open, Opened, Seal, Security, Session};
 pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream};
 pub use transport::{DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport};
