@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use p2p_core::{Keypair, Muxer, Security, SecurityError, Transport};
+use p2p_core::{Keypair, Muxer, Resolve, Security, SecurityError, Transport};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     identify,
     ledger::HostLimits,
     ping,
+    resolve::Resolver,
     trim::Watermarks,
     upgrade::Upgrader,
 };
@@ -66,6 +67,7 @@ impl Builder {
                 },
                 watermarks: Watermarks { low: 384, high: 448, grace: Duration::from_secs(60) },
                 tagged_peers_max: 4096,
+                resolver: Resolver::default(),
             },
         }
     }
@@ -94,6 +96,16 @@ impl Builder {
     /// Adds a multiplexer. The first is preferred.
     pub fn muxer(mut self, muxer: impl Muxer) -> Self {
         self.muxers.push(Arc::new(muxer));
+        self
+    }
+
+    /// What looks up the names in `/dns`, `/dns4`, `/dns6` and `/dnsaddr`, for all transports that
+    /// do not take an address with its name. Default: none, and such an address cannot be dialed.
+    ///
+    /// A dial asks at most 32 questions, 8 at a time and each for at most 5 s, follows 4 `/dnsaddr`
+    /// records one after another, and takes 16 records of an answer and 100 addresses in all.
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.config.resolver = Resolver::new(resolver);
         self
     }
 

@@ -5,14 +5,15 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use p2p_core::{
-    AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Muxed, PeerId, Role,
+    AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Multiaddr, Muxed, PeerId,
+    Role,
 };
 use p2p_mux::Driver;
 use tokio::{
@@ -46,6 +47,8 @@ pub(crate) struct Conn {
     pub(crate) identification: watch::Sender<Identification>,
     /// This side is closing it.
     closing: AtomicBool,
+    /// The address that was dialed, where it has a name and no peer id.
+    pub(crate) names: OnceLock<Vec<Multiaddr>>,
     /// The connection's task has ended.
     ended: CancellationToken,
 }
@@ -187,6 +190,7 @@ impl Inner {
             active: watch::Sender::new(Active { streams: 0, guards: 0, since: now }),
             identification: watch::Sender::new(Identification::Pending),
             closing: AtomicBool::new(false),
+            names: OnceLock::new(),
             ended: CancellationToken::new(),
         });
         if let Err(cause) = self.register(&conn, &mut place) {

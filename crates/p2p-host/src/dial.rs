@@ -7,7 +7,7 @@ use std::{
 };
 
 use p2p_core::{
-    DialTarget, Link, Multiaddr, Muxed, PeerId, Role, SecurityError, multiaddr::Protocol,
+    AddrExt, DialTarget, Link, Multiaddr, Muxed, PeerId, Role, SecurityError, multiaddr::Protocol,
 };
 use p2p_mux::Driver;
 use tokio::{
@@ -22,7 +22,8 @@ use crate::{
     gate::GatePoint,
     host::Inner,
     ledger::Place,
-    rank::{Ranked, rank},
+    rank::rank,
+    resolve::{Names, has_name},
     upgrade::Progress,
 };
 
@@ -30,6 +31,9 @@ use crate::{
 const ADDRS_MAX: usize = 32;
 /// Addresses of one peer that are tried at a time.
 const AT_ONCE_MAX: usize = 8;
+/// How long addresses without names wait for those that names lead to. Ranked together they are
+/// dialed best first; what is resolved later is ranked by itself.
+const NAMES_WAIT: Duration = Duration::from_millis(300);
 
 /// What a dial is shared by: the peer, or the address where no peer is named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +47,8 @@ type Outcome = Option<Result<Arc<Conn>, DialError>>;
 /// A dial under way. It is given up when nobody waits for it any more.
 pub(crate) struct Dial {
     id: u64,
+    /// The addresses given to it that stand for others.
+    names: Arc<[Multiaddr]>,
     outcome: watch::Sender<Outcome>,
 }
 
@@ -59,9 +65,9 @@ impl Inner {
             return Err(DialError::SelfDial(peer));
         }
         loop {
-            let (mut outcome, own) = match self.join_dial(target, avoid, force)? {
+            let (mut outcome, own, names) = match self.join_dial(target, avoid, force)? {
                 Joined::Connected(conn) => return Ok(conn),
-                Joined::Dial { outcome, own } => (outcome, own),
+                Joined::Dial { outcome, own, names } => (outcome, own, names),
             };
             let result = match outcome.wait_for(Option::is_some).await {
                 Ok(result) => result.clone(),
@@ -71,7 +77,7 @@ impl Inner {
                 Some(Ok(conn)) => return Ok(conn),
                 // Somebody else's dial failed, without some of the addresses given here.
                 Some(Err(DialError::Attempts(tried) | DialError::TimedOut(_, tried)))
-                    if !own && misses(&tried, target, force) => {}
+                    if !own && misses(&tried, &names, target, force) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Err(DialError::HostClosed),
             }
@@ -96,7 +102,8 @@ impl Inner {
             return Ok(Joined::Connected(conn));
         }
         if let Some(dial) = registry.dials.get(&key) {
-            return Ok(Joined::Dial { outcome: dial.outcome.subscribe(), own: false });
+            let (outcome, names) = (dial.outcome.subscribe(), Arc::clone(&dial.names));
+            return Ok(Joined::Dial { outcome, own: false, names });
         }
         match (target.peer, target.addrs.is_empty()) {
             (Some(peer), true) => return Err(DialError::NoAddresses(peer)),
@@ -106,23 +113,31 @@ impl Inner {
         let place = self.ledger.dial()?;
         let (sender, outcome) = watch::channel(None);
         let id = self.next_id();
-        registry.dials.insert(key.clone(), Dial { id, outcome: sender.clone() });
+        let names: Arc<[_]> = target.addrs.iter().filter(|addr| has_name(addr)).cloned().collect();
+        let dial = Dial { id, names: Arc::clone(&names), outcome: sender.clone() };
+        registry.dials.insert(key.clone(), dial);
         drop(registry);
         let entry = Entry { host: Arc::clone(self), key, id };
         self.spawn(run(entry, place, target.clone(), force, sender));
-        Ok(Joined::Dial { outcome, own: true })
+        Ok(Joined::Dial { outcome, own: true, names })
     }
 }
 
 enum Joined {
     Connected(Arc<Conn>),
-    Dial { outcome: watch::Receiver<Outcome>, own: bool },
+    Dial { outcome: watch::Receiver<Outcome>, own: bool, names: Arc<[Multiaddr]> },
 }
 
-fn misses(tried: &[DialAttempt], target: &Target, force: bool) -> bool {
+/// Whether a dial that was given `names`, and has tried these addresses, has left out something
+/// that `target` has.
+fn misses(tried: &[DialAttempt], names: &[Multiaddr], target: &Target, force: bool) -> bool {
     let not_tried = |attempt: &DialAttempt| force && matches!(attempt.cause, Cause::BackedOff(_));
-    let missing =
-        |addr: &Multiaddr| tried.iter().all(|attempt| attempt.addr != *addr || not_tried(attempt));
+    let missing = |addr: &Multiaddr| {
+        if names.contains(addr) {
+            return tried.iter().any(not_tried);
+        }
+        tried.iter().all(|attempt| attempt.addr != *addr || not_tried(attempt))
+    };
     target.addrs.iter().any(missing)
 }
 
@@ -188,12 +203,21 @@ async fn dial(
     }
     let limit = host.config.dial_timeout;
     let tried = Mutex::new(Vec::new());
-    let outcome = tokio::time::timeout(limit, race(host, target, force, &tried)).await;
+    let mut names = Names::new(host, target);
+    let raced = race(host, target, force, &mut names, &tried);
+    let outcome = tokio::time::timeout(limit, raced).await;
     let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let report = || tried.iter().map(|attempt| attempt.report(host, limit)).collect();
+    let report = || {
+        let attempts = tried.iter().map(|attempt| attempt.report(host, limit));
+        names.failures(limit).into_iter().chain(attempts).collect()
+    };
     match outcome {
         Ok(Some((muxed, driver, of_addr))) => {
-            Ok(host.adopt(muxed, driver, place.with_addr(of_addr))?)
+            let conn = host.adopt(muxed, driver, place.with_addr(of_addr))?;
+            if target.peer.is_none() && target.addrs.iter().all(has_name) {
+                conn.names.get_or_init(|| target.addrs.clone());
+            }
+            Ok(conn)
         }
         Ok(None) => Err(DialError::Attempts(report())),
         Err(_) => Err(DialError::TimedOut(limit, report())),
@@ -206,30 +230,30 @@ async fn race(
     host: &Arc<Inner>,
     target: &Target,
     force: bool,
+    names: &mut Names,
     tried: &Mutex<Vec<Arc<Attempt>>>,
 ) -> Option<Connected> {
-    let begun = Instant::now();
-    let mut waiting: VecDeque<Ranked> = rank(&target.addrs).into();
-    waiting.truncate(ADDRS_MAX);
+    // What is known by then is dialed, whether or not that was all.
+    let _ = tokio::time::timeout(NAMES_WAIT, names.finish()).await;
+    let mut waiting: VecDeque<(Instant, Multiaddr)> = VecDeque::new();
     let mut running = JoinSet::new();
-    let mut next = true;
+    let (mut left, mut next, mut resolving) = (ADDRS_MAX, true, true);
     loop {
         while running.len() < AT_ONCE_MAX
-            && waiting.front().is_some_and(|r| next || begun + r.after <= Instant::now())
-            && let Some(ranked) = waiting.pop_front()
+            && waiting.front().is_some_and(|(due, _)| next || *due <= Instant::now())
+            && let Some((_, addr)) = waiting.pop_front()
         {
             next = false;
-            let attempt = Arc::new(Attempt::new(ranked.addr));
+            let attempt = Arc::new(Attempt::new(addr, target.peer));
             tried.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&attempt));
-            let (host, peer) = (Arc::clone(host), target.peer);
+            let host = Arc::clone(host);
             let tasks = host.tasks.clone();
-            let run = async move { attempt.run(&host, peer, force).await };
+            let run = async move { attempt.run(&host, force).await };
             running.spawn(tasks.track_future(run));
         }
-        let due = waiting.front().filter(|_| running.len() < AT_ONCE_MAX);
-        let due = due.map(|ranked| begun + ranked.after);
+        let due = waiting.front().filter(|_| running.len() < AT_ONCE_MAX).map(|(due, _)| *due);
         tokio::select! {
-            done = running.join_next() => match done? {
+            done = running.join_next(), if !running.is_empty() => match done? {
                 Ok(Some(connected)) => return Some(connected),
                 // The next one need not wait any longer.
                 Ok(None) => next = true,
@@ -238,7 +262,17 @@ async fn race(
                     next = true;
                 }
             },
-            () = sleep_until(due.unwrap_or(begun)), if due.is_some() => {}
+            more = names.next(), if resolving => {
+                resolving = more.is_some();
+                let now = Instant::now();
+                let mut ranked = rank(&more.unwrap_or_default());
+                ranked.truncate(left);
+                left -= ranked.len();
+                waiting.extend(ranked.into_iter().map(|ranked| (now + ranked.after, ranked.addr)));
+                waiting.make_contiguous().sort_by_key(|(due, _)| *due);
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            else => return None,
         }
     }
 }
@@ -246,6 +280,8 @@ async fn race(
 /// One address that is tried.
 struct Attempt {
     addr: Multiaddr,
+    /// Who is expected there: the target's peer, or the one that a record names.
+    peer: Option<PeerId>,
     begun: Instant,
     /// Has been set when it had its turn.
     turn: OnceLock<()>,
@@ -255,15 +291,19 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(addr: Multiaddr) -> Self {
+    fn new(addr: Multiaddr, peer: Option<PeerId>) -> Self {
+        let (addr, peer) = match (peer, addr.split_peer()) {
+            (None, Ok(split)) => split,
+            (peer, _) => (addr, peer),
+        };
         let progress = Progress::default();
         let (turn, failed) = (OnceLock::new(), OnceLock::new());
-        Self { addr, begun: Instant::now(), turn, progress, failed }
+        Self { addr, peer, begun: Instant::now(), turn, progress, failed }
     }
 
     /// Waits for its turn, connects to the address and upgrades what comes of it.
-    async fn run(&self, host: &Inner, peer: Option<PeerId>, force: bool) -> Option<Connected> {
-        let cause = match self.try_once(host, peer, force).await {
+    async fn run(&self, host: &Inner, force: bool) -> Option<Connected> {
+        let cause = match self.try_once(host, self.peer, force).await {
             Ok(connected) => return Some(connected),
             Err(cause) => cause,
         };

@@ -1,8 +1,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use p2p_core::{
-    ConnectionError, IoCause, KeyError, Multiaddr, PeerId, ProtocolId, SecurityError, StreamError,
-    TransportError,
+    ConnectionError, IoCause, KeyError, Multiaddr, PeerId, ProtocolId, ResolveError, SecurityError,
+    StreamError, TransportError,
 };
 use p2p_multistream::NegotiationError;
 
@@ -22,6 +22,8 @@ pub enum Stage {
     Stream,
     /// A stream's protocol was being negotiated.
     Protocol,
+    /// A name in an address was being looked up, before anything was dialed.
+    Resolve,
 }
 
 impl Stage {
@@ -30,7 +32,14 @@ impl Stage {
     }
 
     pub(crate) fn from_number(number: u8) -> Self {
-        let all = [Self::Connect, Self::Security, Self::Muxer, Self::Stream, Self::Protocol];
+        let all = [
+            Self::Connect,
+            Self::Security,
+            Self::Muxer,
+            Self::Stream,
+            Self::Protocol,
+            Self::Resolve,
+        ];
         all.into_iter().find(|stage| stage.number() == number).unwrap_or(Self::Connect)
     }
 }
@@ -43,6 +52,7 @@ impl fmt::Display for Stage {
             Self::Muxer => "muxer",
             Self::Stream => "stream",
             Self::Protocol => "protocol",
+            Self::Resolve => "dns",
         })
     }
 }
@@ -89,6 +99,28 @@ pub enum Cause {
     /// The address leads to this host itself.
     #[error("this is the host's own address or peer id")]
     SelfDial,
+    /// The name could not be looked up, or its records are of no use.
+    #[error("{name}: {error}")]
+    Resolve {
+        /// The name that was looked up.
+        name: String,
+        /// Why it led nowhere.
+        error: ResolveError,
+    },
+    /// The address has a name, and this host has nothing to look it up with.
+    #[error(
+        "this host has no resolver for names: enable the feature `dns` of the crate `p2p`, or give \
+         it one with `Builder::resolver`"
+    )]
+    NoResolver,
+    /// The names of one dial lead to so many others that this one was not looked up.
+    #[error("the names of this dial lead to more than {value} {what}")]
+    NamesLimit {
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        value: usize,
+    },
     /// A limit of this host.
     #[error(transparent)]
     Limit(#[from] LimitReached),
@@ -124,7 +156,7 @@ impl fmt::Display for LimitReached {
 
 impl std::error::Error for LimitReached {}
 
-/// One address that was tried.
+/// One address that was tried, or whose name could not be looked up.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DialAttempt {
@@ -153,9 +185,9 @@ pub enum DialError {
     NoAddresses(PeerId),
     /// The target is this host itself.
     SelfDial(PeerId),
-    /// Every address that was tried.
+    /// Every name that could not be looked up, and every address that was tried.
     Attempts(Arc<[DialAttempt]>),
-    /// The time for the whole ran out; every address that was tried or under way.
+    /// The time for the whole ran out; every name and address that had failed or was under way.
     TimedOut(Duration, Arc<[DialAttempt]>),
     /// A limit of this host.
     Limit(LimitReached),

@@ -33,6 +33,7 @@ use crate::{
     ledger::{HostLimits, Ledger},
     listen::Addresses,
     ping::{PingError, Pinger},
+    resolve::Resolver,
     trim::{Marks, Watermarks},
     upgrade::Upgrader,
 };
@@ -53,6 +54,7 @@ pub(crate) struct Config {
     pub(crate) limits: HostLimits,
     pub(crate) watermarks: Watermarks,
     pub(crate) tagged_peers_max: usize,
+    pub(crate) resolver: Resolver,
 }
 
 /// A libp2p node. Cheap to clone; every clone is the same host. When the last clone is dropped
@@ -236,7 +238,9 @@ impl Registry {
             return best(self.by_peer.get(peer)?.iter().filter(usable));
         }
         let dialed = |conn: &&Arc<Conn>| {
-            conn.info().role() == Role::Initiator && target.addrs.contains(conn.info().remote())
+            let by_name = || conn.names.get().is_some_and(|names| *names == target.addrs);
+            conn.info().role() == Role::Initiator
+                && (target.addrs.contains(conn.info().remote()) || by_name())
         };
         best(self.by_peer.values().flatten().filter(dialed).filter(usable))
     }

@@ -61,6 +61,7 @@ mod open;
 pub mod perf;
 pub mod ping;
 pub mod request;
+mod resolve;
 #[rustfmt::skip]
 #[allow(
     unreachable_pub,
