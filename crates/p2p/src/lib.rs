@@ -33,6 +33,7 @@
 //! | `ecdsa` | no | ECDSA identity keys, P-256 |
 //! | `pem` | no | private keys as PEM text and in PEM files |
 //! | `json` | no | requests and answers in JSON, [`request::json`](request) |
+//! | `dns` | no | names in addresses, `/dns`, `/dns4`, `/dns6` and `/dnsaddr`: [`dns`], which [`builder`] gives to the host with the system's configuration; 54 more crates |
 //! | `pnet` | no | private networks, [`pnet`] and [`private_builder`] |
 //! | `full` | no | everything above |
 //! | `plaintext` | no | a channel without encryption or proof of identity, for tests: [`plaintext`] |
@@ -44,6 +45,7 @@
         feature = "tcp",
         feature = "noise",
         feature = "yamux",
+        feature = "dns",
         feature = "pnet",
         feature = "plaintext"
     )),
@@ -52,8 +54,11 @@
 
 pub use p2p_core::{
     self as core, AddrExt, ConnectionError, ConnectionInfo, ErrorCode, KeyError, KeyType, Keypair,
-    Multiaddr, PeerId, ProtocolId, PublicKey, RecvStream, SendStream, Stream, StreamError,
+    Multiaddr, PeerId, ProtocolId, PublicKey, RecvStream, Resolve, ResolveError, SendStream,
+    Stream, StreamError,
 };
+#[cfg(feature = "dns")]
+pub use p2p_dns as dns;
 pub use p2p_host::{
     AcceptedStreams, AccessRule, BuildError, Builder, Cause, Denied, DialAttempt, DialError, Event,
     Events, GatePoint, Gater, HandleError, Host, InboundError, IntoTarget, IpRange, IpRangeError,
@@ -77,7 +82,7 @@ pub fn builder() -> Builder {
     let builder = p2p_host::builder();
     #[cfg(feature = "tcp")]
     let builder = builder.transport(tcp::Tcp::default());
-    with_upgrades(builder)
+    complete(builder)
 }
 
 /// Begins a host of the private network of `psk`: [`builder`], with every transport in a
@@ -100,10 +105,12 @@ pub fn private_builder(psk: pnet::PreSharedKey) -> Builder {
     let builder = p2p_host::builder();
     #[cfg(feature = "tcp")]
     let builder = builder.transport(pnet::PrivateNetwork::new(psk, tcp::Tcp::default()));
-    with_upgrades(builder)
+    complete(builder)
 }
 
-fn with_upgrades(builder: Builder) -> Builder {
+fn complete(builder: Builder) -> Builder {
+    #[cfg(feature = "dns")]
+    let builder = builder.resolver(dns::Dns::system());
     #[cfg(feature = "noise")]
     let builder =
         builder.security(|identity| Ok(noise::Noise::new(identity)?.with_cipher(NOISE_CIPHER)));
