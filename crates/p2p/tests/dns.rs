@@ -229,6 +229,7 @@ async fn dns_02_only_records_of_one_address_are_used() {
         [
             &b"dnsaddr=/ip4/1.1.1.1/tcp/1"[..],
             b"v=spf1 -all",
+            b"/ip4/1.1.1.2/tcp/1",
             b"",
             b"dnsaddr=",
             b"dnsaddr=1.1.1.2",
@@ -309,7 +310,7 @@ async fn dns_04_names_that_lead_to_themselves_are_asked_once() {
 async fn dns_04_a_dial_asks_32_questions_and_8_at_a_time() {
     let mut zone = Zone::default();
     let mut addrs = Vec::new();
-    for number in 0..40 {
+    for number in 0..120 {
         let name = format!("{number}.test");
         zone = zone.ip4(&name, &["1.1.1.1"]).slow(&name, 1);
         addrs.push(format!("/dns4/{name}/tcp/1").parse().unwrap());
@@ -320,8 +321,8 @@ async fn dns_04_a_dial_asks_32_questions_and_8_at_a_time() {
     assert_eq!(dialer.zone.running.lock().unwrap().1, 8);
     assert_eq!(dialer.dialed(), set(["/ip4/1.1.1.1/tcp/1"]));
     let refused = |a: &&DialAttempt| matches!(a.cause, Cause::NamesLimit { value: 32, .. });
-    assert_eq!(attempts.iter().filter(refused).count(), 8);
-    assert_eq!(attempts.len(), 9);
+    assert_eq!(attempts.iter().filter(refused).count(), 100 - 32, "a hundred names are looked at");
+    assert_eq!(attempts.len(), 1 + 68);
 }
 
 #[tokio::test(start_paused = true)]
@@ -415,7 +416,10 @@ async fn dns_06_a_transport_that_takes_names_is_given_them() {
 
 #[tokio::test(start_paused = true)]
 async fn conn_27_an_address_that_several_names_lead_to_is_dialed_once() {
-    let zone = Zone::default().ip4("a.test", &["1.1.1.1", "1.1.1.1"]).ip4("b.test", &["1.1.1.1"]);
+    let zone = Zone::default()
+        .ip4("a.test", &["1.1.1.1", "1.1.1.1"])
+        .ip4("b.test", &["1.1.1.1"])
+        .slow("b.test", 1);
     let dialer = Dialer::new(&Network::default(), zone).await;
     let addrs = ["/dns4/a.test/tcp/1", "/ip4/1.1.1.1/tcp/1", "/dns/b.test/tcp/1"];
     let attempts = dialer.fails((peer(1), addrs.map(|addr| addr.parse().unwrap()).to_vec())).await;
@@ -462,26 +466,42 @@ async fn every_name_that_failed_is_in_the_error_beside_the_attempts() {
 #[tokio::test(start_paused = true)]
 async fn of_two_failed_questions_the_cause_that_says_more_is_told() {
     let zone = Zone::default().ip6("a.test", &[]);
-    let dialer = Dialer::new(&Network::default(), zone.clone()).await;
+    let dialer = Dialer::new(&Network::default(), zone).await;
     let attempts = dialer.fails("/dns/a.test/tcp/1").await;
     let [DialAttempt { cause, .. }] = &attempts[..] else { panic!("{attempts:?}") };
     assert!(matches!(cause, Cause::Resolve { error: ResolveError::NoRecords, .. }), "{cause}");
-    struct OnlyIp6Fails(Zone);
-    #[async_trait]
-    impl Resolve for OnlyIp6Fails {
-        async fn lookup_ip4(&self, name: &str) -> Result<Vec<Ipv4Addr>, ResolveError> {
-            self.0.lookup_ip4(name).await
-        }
-        async fn lookup_ip6(&self, _: &str) -> Result<Vec<Ipv6Addr>, ResolveError> {
-            Err(ResolveError::Server("SERVFAIL".into()))
-        }
-        async fn lookup_txt(&self, name: &str) -> Result<Vec<Vec<u8>>, ResolveError> {
-            self.0.lookup_txt(name).await
+    for broken in [4, 6] {
+        let host = p2p::builder().resolver(HalfBroken(broken)).spawn().await.unwrap();
+        let text = host.connect("/dns/a.test/tcp/1").await.unwrap_err().to_string();
+        assert!(text.contains("SERVFAIL") && !text.contains("no usable record"), "{text}");
+    }
+}
+
+/// Fails for addresses of one family, and knows none of the other.
+struct HalfBroken(u8);
+
+impl HalfBroken {
+    fn answer<T>(&self, family: u8) -> Result<Vec<T>, ResolveError> {
+        match family == self.0 {
+            true => Err(ResolveError::Server("SERVFAIL".into())),
+            false => Err(ResolveError::NoRecords),
         }
     }
-    let host = p2p::builder().resolver(OnlyIp6Fails(zone)).spawn().await.unwrap();
-    let text = host.connect("/dns/a.test/tcp/1").await.unwrap_err().to_string();
-    assert!(text.contains("SERVFAIL") && !text.contains("no usable record"), "{text}");
+}
+
+#[async_trait]
+impl Resolve for HalfBroken {
+    async fn lookup_ip4(&self, _: &str) -> Result<Vec<Ipv4Addr>, ResolveError> {
+        self.answer(4)
+    }
+
+    async fn lookup_ip6(&self, _: &str) -> Result<Vec<Ipv6Addr>, ResolveError> {
+        self.answer(6)
+    }
+
+    async fn lookup_txt(&self, _: &str) -> Result<Vec<Vec<u8>>, ResolveError> {
+        self.answer(0)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -616,6 +636,13 @@ async fn those_who_dial_one_name_share_the_dial_also_when_it_fails() {
         assert_eq!(dialer.asked(), ["A a.test"]);
         assert_eq!(dialer.dialed.lock().unwrap().drain(..).count(), 1);
     }
+    // One that does not leave alone what has failed of late is not content with that.
+    let target = format!("/dns4/a.test/tcp/1/p2p/{}", peer(1));
+    let opening = async { dialer.host.open(&target, "/x/1").await };
+    let (opened, connected) = tokio::join!(opening, dialer.host.connect(&target));
+    assert!(opened.unwrap_err().to_string().contains("failed of late"));
+    assert!(!connected.unwrap_err().to_string().contains("failed of late"));
+    assert_eq!(dialer.asked().len(), 2);
     // One that brings a name of its own is not content with the other's failure.
     let addrs = |name: &str| vec![format!("/dns4/{name}/tcp/1").parse().unwrap()];
     let one = dialer.host.connect((peer(2), addrs("a.test")));
