@@ -521,6 +521,21 @@ async fn without_a_resolver_the_error_says_what_gives_one() {
     assert_eq!(attempts[0].stage, Stage::Resolve);
 }
 
+/// An IP address is a name whose answer is known without asking: nothing leaves this machine.
+#[tokio::test]
+async fn the_feature_dns_gives_the_builder_a_resolver() {
+    let server = p2p::builder().listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
+    let client = p2p::builder().spawn().await.unwrap();
+    let addr = server.addrs()[0].replace("/ip4/", "/dns4/");
+    let info = client.connect(&addr).await.unwrap();
+    assert_eq!(
+        info.remote().to_string(),
+        addr.replace("dns4", "ip4").split("/p2p/").next().unwrap()
+    );
+    client.close().await;
+    server.close().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_opens_by_name_and_later_ones_share_its_connection() {
     let network = Network::default();
