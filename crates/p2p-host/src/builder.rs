@@ -9,7 +9,7 @@ use crate::{
     host::{Config, Inner},
     identify,
     ledger::HostLimits,
-    ping,
+    ping, push,
     resolve::Resolver,
     trim::Watermarks,
     upgrade::Upgrader,
@@ -347,6 +347,7 @@ impl Builder {
         let host = Host::new(inner);
         identify::register(&host.inner)?;
         ping::register(&host.inner.protocols)?;
+        push::register(&host.inner)?;
         for addr in &self.listen {
             host.listen(addr).await?;
         }

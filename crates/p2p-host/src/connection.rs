@@ -29,6 +29,7 @@ use crate::{
     host::Inner,
     identify::{self, Identification},
     ledger::{Ledger, Place},
+    push,
 };
 
 /// Inbound streams of one connection whose protocol is being negotiated; further ones wait in
@@ -45,12 +46,13 @@ pub(crate) struct Conn {
     active: watch::Sender<Active>,
     /// What the peer has said of itself.
     pub(crate) identification: watch::Sender<Identification>,
+    pub(crate) push: push::Queue,
     /// This side is closing it.
     closing: AtomicBool,
     /// The address that was dialed, where it has a name and no peer id.
     pub(crate) names: OnceLock<Vec<Multiaddr>>,
     /// The connection's task has ended.
-    ended: CancellationToken,
+    pub(crate) ended: CancellationToken,
 }
 
 /// How many streams and guards keep a connection alive, and since when it is so.
@@ -189,6 +191,7 @@ impl Inner {
             begun: now,
             active: watch::Sender::new(Active { streams: 0, guards: 0, since: now }),
             identification: watch::Sender::new(Identification::Pending),
+            push: push::Queue::default(),
             closing: AtomicBool::new(false),
             names: OnceLock::new(),
             ended: CancellationToken::new(),

@@ -18,6 +18,7 @@ use crate::{
     connection::{Conn, within},
     host::Inner,
     ledger::{Max, StreamPlace},
+    push::Changes,
 };
 
 /// How long a peer may take to name its protocol on a stream.
@@ -44,6 +45,7 @@ pub enum HandleError {
 #[derive(Default)]
 pub(crate) struct Protocols {
     served: RwLock<HashMap<ProtocolId, Arc<Served>>>,
+    changes: Changes,
 }
 
 /// One protocol that is served.
@@ -73,6 +75,10 @@ impl Default for Limits {
 }
 
 impl Protocols {
+    pub(crate) fn new(changes: Changes) -> Self {
+        Self { changes, ..Self::default() }
+    }
+
     pub(crate) fn handle<F, Fut, E>(&self, id: ProtocolId, handler: F) -> Result<(), HandleError>
     where
         F: Fn(Stream) -> Fut + Send + Sync + 'static,
@@ -108,12 +114,14 @@ impl Protocols {
         }
         let new = Arc::new(new);
         served.insert(id, Arc::clone(&new));
+        self.changes.mark();
         Ok(new)
     }
 
     pub(crate) fn remove(&self, id: &str) -> bool {
         // What a handler holds is dropped without the lock: it may come back here.
         let removed = self.served.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.changes.mark();
         removed.is_some()
     }
 
@@ -123,6 +131,7 @@ impl Protocols {
         let still = |found: &Arc<Served>| std::ptr::eq(Arc::as_ptr(found), own.as_ptr());
         let removed = if served.get(id).is_some_and(still) { served.remove(id) } else { None };
         drop(served);
+        self.changes.mark();
         drop(removed);
     }
 

@@ -33,6 +33,7 @@ use crate::{
     ledger::{HostLimits, Ledger},
     listen::Addresses,
     ping::{PingError, Pinger},
+    push::Changes,
     resolve::Resolver,
     trim::{Marks, Watermarks},
     upgrade::Upgrader,
@@ -83,6 +84,7 @@ pub(crate) struct Inner {
     pub(crate) upgrader: Upgrader,
     pub(crate) protocols: Protocols,
     gater: Mutex<Option<Arc<dyn Gater>>>,
+    pub(crate) changes: Changes,
     pub(crate) addresses: Addresses,
     pub(crate) own_record: OwnRecord,
     pub(crate) ledger: Arc<Ledger>,
@@ -110,6 +112,7 @@ impl Inner {
         runtime: Handle,
     ) -> Arc<Self> {
         let end = CancellationToken::new();
+        let changes = Changes::default();
         Arc::new(Self {
             own: identity.public().peer_id(),
             identity,
@@ -121,7 +124,8 @@ impl Inner {
             transports,
             upgrader,
             gater: Mutex::new(gater),
-            protocols: Protocols::default(),
+            protocols: Protocols::new(changes.clone()),
+            changes,
             addresses: Addresses::default(),
             own_record: OwnRecord::default(),
             registry: Mutex::new(Registry::default()),
@@ -248,6 +252,16 @@ impl Registry {
     /// The connections that nobody on this side is closing.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Arc<Conn>> {
         self.by_peer.values().flatten().filter(|conn| !conn.is_closing())
+    }
+
+    /// The connections to `peer`, oldest first.
+    pub(crate) fn of_peer(&self, peer: &PeerId) -> Vec<Arc<Conn>> {
+        self.by_peer.get(peer).cloned().unwrap_or_default()
+    }
+
+    /// The newest connection to each peer.
+    pub(crate) fn newest(&self) -> Vec<Arc<Conn>> {
+        self.by_peer.keys().filter_map(|peer| self.connection_to(peer)).collect()
     }
 
     fn all(&self) -> Vec<Arc<Conn>> {
@@ -386,7 +400,7 @@ impl Host {
 
     /// Ends all connections to a peer; streams that are not finished are reset.
     pub fn disconnect(&self, peer: &PeerId) {
-        let conns = self.inner.registry().by_peer.get(peer).cloned().unwrap_or_default();
+        let conns = self.inner.registry().of_peer(peer);
         for conn in conns {
             conn.close(ErrorCode::NONE, "disconnected by the application");
         }
@@ -429,6 +443,29 @@ impl Host {
     pub async fn identify(&self, target: impl IntoTarget) -> Result<Arc<PeerInfo>, OpenError> {
         let conn = self.inner.connect(&target.into_target()?, None, false).await?;
         crate::identify::wait(&conn).await
+    }
+
+    /// Connects to a peer and waits until it says that it serves `protocol`: at once, or when it
+    /// begins to. The wait keeps the connection alive, and has no limit of its own.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the peer cannot be reached, does not say who it is, or leaves.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn wait_protocol<P>(
+        &self,
+        target: impl IntoTarget,
+        protocol: P,
+    ) -> Result<Arc<PeerInfo>, OpenError>
+    where
+        P: TryInto<ProtocolId>,
+        P::Error: Into<p2p_core::ProtocolIdError>,
+    {
+        let protocol = protocol.try_into().map_err(Into::into)?;
+        let conn = self.inner.connect(&target.into_target()?, None, false).await?;
+        let _hold = conn.hold();
+        crate::identify::wait_until(&conn, |info| info.protocols.contains(&protocol)).await
     }
 
     /// Connects to a peer and measures one round trip.

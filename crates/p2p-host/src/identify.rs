@@ -31,7 +31,7 @@ pub const PROTOCOL: ProtocolId = ProtocolId::from_static("/ipfs/id/1.0.0");
 /// (IDENT-16).
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 /// How long the exchange may take, either way.
-const EXCHANGE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const EXCHANGE_MAX: Duration = Duration::from_secs(10);
 /// The largest message that is sent, in bytes: rust-libp2p reads no more (IDENT-08).
 const SENT_LEN_MAX: usize = 4096;
 /// The largest message that is read, in bytes, and how many make up one answer (IDENT-09).
@@ -55,6 +55,8 @@ pub struct PeerInfo {
     /// The number of the record, signed by the peer, that the addresses come from; `None` when
     /// there was no valid one.
     pub record_seq: Option<u64>,
+    /// That record in its envelope, as it came: others can verify it; at most 8 KiB.
+    pub record: Option<Bytes>,
     /// The protocols it serves; at most 1024.
     pub protocols: Vec<ProtocolId>,
     /// This side's address, as the peer sees it.
@@ -108,6 +110,11 @@ pub(crate) fn register(host: &Arc<Inner>) -> Result<(), HandleError> {
 }
 
 async fn answer(host: &Inner, mut stream: Stream) -> std::io::Result<()> {
+    write_own(host, &mut stream).await
+}
+
+/// Writes what this host says of itself, and the end (IDENT-11).
+pub(crate) async fn write_own(host: &Inner, stream: &mut Stream) -> std::io::Result<()> {
     let message = own_message(host, stream.connection().remote());
     stream.write_all(&message.encode_length_delimited_to_vec()).await?;
     stream.shutdown().await
@@ -213,10 +220,7 @@ async fn request(conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {
     };
     let exchange = async {
         stream.shutdown().await?;
-        let limit = MESSAGES_MAX * (MESSAGE_LEN_MAX + varint::LEN_MAX);
-        let mut bytes = Vec::new();
-        stream.take(u64::try_from(limit).unwrap_or(u64::MAX)).read_to_end(&mut bytes).await?;
-        Ok::<_, std::io::Error>(bytes)
+        read_all(&mut stream).await
     };
     let bytes = within(EXCHANGE_MAX, exchange)
         .await
@@ -225,7 +229,15 @@ async fn request(conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {
     let invalid = |text: String| {
         failed(Cause::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, text).into()))
     };
-    decode(bytes.into(), conn.info().public_key()).map_err(invalid)
+    decode(bytes, conn.info().public_key()).map_err(invalid)
+}
+
+/// Reads the messages to the end of the stream; what goes beyond the limits is left unread.
+pub(crate) async fn read_all(stream: &mut Stream) -> std::io::Result<Bytes> {
+    let limit = MESSAGES_MAX * (MESSAGE_LEN_MAX + varint::LEN_MAX);
+    let mut bytes = Vec::new();
+    stream.take(u64::try_from(limit).unwrap_or(u64::MAX)).read_to_end(&mut bytes).await?;
+    Ok(bytes.into())
 }
 
 /// Decodes the answer of the peer that has proven to have `public_key`.
@@ -257,40 +269,126 @@ fn merge(mut bytes: Bytes) -> Result<proto::Identify, String> {
 }
 
 fn understand(message: &proto::Identify, public_key: &PublicKey) -> Result<PeerInfo, String> {
-    let claimed = message.public_key.as_deref().ok_or("the answer has no public key")?;
-    let claimed = PublicKey::from_protobuf(claimed).map_err(|error| error.to_string())?;
-    if claimed != *public_key {
-        let (claimed, actual) = (claimed.peer_id(), public_key.peer_id());
-        return Err(format!("the answer is of {claimed}, the connection is to {actual}"));
+    if message.public_key.is_none() {
+        return Err("the answer has no public key".into());
     }
-    let addr = |bytes: &Vec<u8>| decode_multiaddr(bytes).ok();
-    let useful =
-        |addr: &Multiaddr| addr.iter().last().is_some_and(|last| !matches!(last, Protocol::P2p(_)));
-    let bare = |addr: Multiaddr| addr.split_peer().ok().map(|(addr, _)| addr).filter(useful);
-    let (listen_addrs, record_seq) = match signed_record(message, &public_key.peer_id()) {
-        Some(record) => (record.addrs().to_vec(), Some(record.seq())),
-        // What does not parse is left out one by one (IDENT-06).
-        None => {
-            let claimed = message.listen_addrs.iter().filter_map(addr).filter_map(bare);
-            (claimed.take(ADDRS_MAX).collect(), None)
+    let mut info = PeerInfo::silent(public_key.clone());
+    Said::read(message, public_key)?.merge_into(&mut info);
+    Ok(info)
+}
+
+impl PeerInfo {
+    /// What is known of a peer that has proven its key, and said nothing.
+    fn silent(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            listen_addrs: Vec::new(),
+            record_seq: None,
+            record: None,
+            protocols: Vec::new(),
+            observed_addr: None,
+            protocol_version: String::new(),
+            agent: String::new(),
         }
-    };
-    let protocols = message.protocols.iter().filter_map(|name| ProtocolId::new(name).ok());
-    Ok(PeerInfo {
-        public_key: public_key.clone(),
-        listen_addrs,
-        record_seq,
-        protocols: protocols.take(PROTOCOLS_MAX).collect(),
-        observed_addr: message.observed_addr.as_ref().and_then(addr).and_then(bare),
-        protocol_version: message.protocol_version.clone().unwrap_or_default(),
-        agent: message.agent_version.clone().unwrap_or_default(),
-    })
+    }
+}
+
+/// What a peer has said of itself at one time. What it has left out is unchanged (IPUSH-02).
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    addrs: Option<Vec<Multiaddr>>,
+    /// The record that they come from, after its number.
+    record: Option<(u64, Bytes)>,
+    protocols: Option<Vec<ProtocolId>>,
+    pub(crate) observed_addr: Option<Multiaddr>,
+    protocol_version: Option<String>,
+    agent: Option<String>,
+}
+
+impl Said {
+    /// Decodes a push of the peer that has proven to have `public_key`.
+    pub(crate) fn decode(push: Bytes, public_key: &PublicKey) -> Result<Self, String> {
+        Self::read(&merge(push)?, public_key)
+    }
+
+    fn read(message: &proto::Identify, public_key: &PublicKey) -> Result<Self, String> {
+        if let Some(claimed) = &message.public_key {
+            let claimed = PublicKey::from_protobuf(claimed).map_err(|error| error.to_string())?;
+            if claimed != *public_key {
+                let (claimed, actual) = (claimed.peer_id(), public_key.peer_id());
+                return Err(format!("the answer is of {claimed}, the connection is to {actual}"));
+            }
+        }
+        let addr = |bytes: &Vec<u8>| decode_multiaddr(bytes).ok();
+        let useful = |addr: &Multiaddr| {
+            addr.iter().last().is_some_and(|last| !matches!(last, Protocol::P2p(_)))
+        };
+        let bare = |addr: Multiaddr| addr.split_peer().ok().map(|(addr, _)| addr).filter(useful);
+        let (addrs, record) = match signed_record(message, &public_key.peer_id()) {
+            Some((record, bytes)) => (Some(record.addrs().to_vec()), Some((record.seq(), bytes))),
+            None if message.listen_addrs.is_empty() => (None, None),
+            // What does not parse is left out one by one (IDENT-06).
+            None => {
+                let claimed = message.listen_addrs.iter().filter_map(addr).filter_map(bare);
+                (Some(claimed.take(ADDRS_MAX).collect()), None)
+            }
+        };
+        let valid = message.protocols.iter().filter_map(|name| ProtocolId::new(name).ok());
+        let protocols = valid.take(PROTOCOLS_MAX).collect();
+        Ok(Self {
+            addrs,
+            record,
+            protocols: (!message.protocols.is_empty()).then_some(protocols),
+            observed_addr: message.observed_addr.as_ref().and_then(addr).and_then(bare),
+            protocol_version: message.protocol_version.clone(),
+            agent: message.agent_version.clone(),
+        })
+    }
+
+    /// Brings what is known up to date. Addresses of a record that is older than the known one
+    /// are refused (ENV-06).
+    pub(crate) fn merge_into(self, info: &mut PeerInfo) {
+        if let Some(addrs) = self.addrs {
+            let (seq, record) = self.record.unzip();
+            if seq.is_none_or(|seq| info.record_seq.is_none_or(|known| known <= seq)) {
+                (info.listen_addrs, info.record_seq, info.record) = (addrs, seq, record);
+            }
+        }
+        info.protocols = self.protocols.unwrap_or(std::mem::take(&mut info.protocols));
+        info.observed_addr = self.observed_addr.or(info.observed_addr.take());
+        if let Some(version) = self.protocol_version {
+            info.protocol_version = version;
+        }
+        if let Some(agent) = self.agent {
+            info.agent = agent;
+        }
+    }
+
+    /// The same without what holds for the one connection that it came by.
+    pub(crate) fn of_any_connection(self) -> Self {
+        Self { observed_addr: None, ..self }
+    }
+}
+
+impl Identification {
+    /// Brings what is known of the peer that has `public_key` up to date.
+    pub(crate) fn update(&mut self, said: Said, public_key: &PublicKey) -> Arc<PeerInfo> {
+        let mut info = match self {
+            Self::Known(info) => PeerInfo::clone(info),
+            Self::Pending | Self::Failed(_) | Self::Lost(_) => PeerInfo::silent(public_key.clone()),
+        };
+        said.merge_into(&mut info);
+        let info = Arc::new(info);
+        *self = Self::Known(Arc::clone(&info));
+        info
+    }
 }
 
 /// The peer's signed record of itself; one that is not valid counts for nothing (IDENT-12).
-fn signed_record(message: &proto::Identify, peer: &PeerId) -> Option<PeerRecord> {
-    match PeerRecord::open(message.signed_peer_record.as_deref()?) {
-        Ok(record) if record.peer() == peer => Some(record),
+fn signed_record(message: &proto::Identify, peer: &PeerId) -> Option<(PeerRecord, Bytes)> {
+    let bytes = message.signed_peer_record.as_deref()?;
+    match PeerRecord::open(bytes) {
+        Ok(record) if record.peer() == peer => Some((record, Bytes::copy_from_slice(bytes))),
         Ok(record) => {
             tracing::debug!(%peer, of = %record.peer(), "a peer record of another peer");
             None
@@ -304,8 +402,25 @@ fn signed_record(message: &proto::Identify, peer: &PeerId) -> Option<PeerRecord>
 
 /// Waits for what a connection's peer says of itself.
 pub(crate) async fn wait(conn: &Conn) -> Result<Arc<PeerInfo>, OpenError> {
+    wait_until(conn, |_| true).await
+}
+
+/// Waits until what a connection's peer says of itself satisfies `enough`, or does not come.
+pub(crate) async fn wait_until(
+    conn: &Conn,
+    enough: impl Fn(&PeerInfo) -> bool,
+) -> Result<Arc<PeerInfo>, OpenError> {
     let mut state = conn.identification.subscribe();
-    let known = state.wait_for(|state| !matches!(state, Identification::Pending)).await;
+    let done = |state: &Identification| match state {
+        Identification::Pending => false,
+        Identification::Known(info) => enough(info),
+        Identification::Failed(_) | Identification::Lost(_) => true,
+    };
+    let known = tokio::select! {
+        biased;
+        known = state.wait_for(done) => known.ok(),
+        () = conn.ended.cancelled() => None,
+    };
     let lost = |cause: ConnectionError| OpenError::Stream {
         peer: conn.peer(),
         protocol: PROTOCOL,
@@ -313,10 +428,10 @@ pub(crate) async fn wait(conn: &Conn) -> Result<Arc<PeerInfo>, OpenError> {
         cause: cause.into(),
     };
     match known.as_deref() {
-        Ok(Identification::Known(info)) => Ok(Arc::clone(info)),
-        Ok(Identification::Failed(error)) => Err((**error).clone()),
-        Ok(Identification::Lost(cause)) => Err(lost(cause.clone())),
-        Ok(Identification::Pending) | Err(_) => Err(lost(ConnectionError::Dropped)),
+        Some(Identification::Known(info)) => Ok(Arc::clone(info)),
+        Some(Identification::Failed(error)) => Err((**error).clone()),
+        Some(Identification::Lost(cause)) => Err(lost(cause.clone())),
+        Some(Identification::Pending) | None => Err(lost(ConnectionError::Dropped)),
     }
 }
 

@@ -51,6 +51,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod group;
 mod host;
 pub mod identify;
 mod ip;
@@ -60,6 +61,7 @@ mod listen;
 mod open;
 pub mod perf;
 pub mod ping;
+mod push;
 pub mod request;
 mod resolve;
 #[rustfmt::skip]

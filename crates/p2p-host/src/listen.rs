@@ -83,12 +83,14 @@ impl Inner {
             list.push((id, addr.clone()));
             Ok(())
         })?;
+        self.changes.mark();
         self.emit(Event::Listening { addr: addr.with_peer(&self.own) });
         Ok(())
     }
 
     fn remove_addr(&self, id: u64, addr: &Multiaddr, cause: Option<TransportError>) {
         self.addresses.with(|list| list.retain(|(of, other)| *of != id || other != addr));
+        self.changes.mark();
         self.emit(Event::ListenEnded { addr: addr.with_peer(&self.own), cause });
     }
 }

@@ -741,7 +741,7 @@ async fn ident_02_03_05_07_both_sides_learn_of_each_other() {
     assert_eq!(info.listen_addrs, ["/memory/7".parse().unwrap()]);
     assert_eq!(info.observed_addr, Some("/memory/999".parse().unwrap()));
     let names: Vec<_> = info.protocols.iter().map(|p| p.as_str()).collect();
-    assert_eq!(names, ["/echo/1.0.0", "/ipfs/id/1.0.0", PING]);
+    assert_eq!(names, ["/echo/1.0.0", "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", PING]);
     assert!(info.agent.starts_with("p2p/"), "{}", info.agent);
     assert!(
         matches!(events.next().await, Some(Event::Connected { peer, .. }) if peer == dialer.peer_id())

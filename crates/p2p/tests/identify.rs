@@ -5,30 +5,13 @@ mod common;
 
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use common::{Network, builder, echo_host, echo_once};
+use common::{Network, builder, delimited, echo_host, echo_once, field};
 use p2p::{
     Host, Keypair, Multiaddr, Stream,
-    core::{Envelope, PeerRecord, varint},
+    core::{Envelope, PeerRecord},
     identify::PeerInfo,
 };
 use tokio::{io::AsyncWriteExt, time::Instant};
-
-/// One field of a protobuf message.
-fn field(number: u8, data: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    out.put_u8(number << 3 | 2);
-    varint::encode(u64::try_from(data.len()).unwrap(), &mut out);
-    out.put_slice(data);
-    out.to_vec()
-}
-
-fn delimited(message: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    varint::encode(u64::try_from(message.len()).unwrap(), &mut out);
-    out.put_slice(message);
-    out.to_vec()
-}
 
 /// What a dialer learns of a host that answers identify with `answer`.
 async fn identify(key: &Keypair, answer: Vec<u8>) -> Result<std::sync::Arc<PeerInfo>, String> {
@@ -273,6 +256,8 @@ async fn ident_11_an_answer_without_an_end_has_ten_seconds() {
     let network = Network::default();
     let _listener = silent_host(&network).await;
     let dialer = builder(&network, None).spawn().await.unwrap();
+    // It would count as an answer.
+    assert!(dialer.unhandle("/ipfs/id/push/1.0.0"));
     let begun = Instant::now();
     let text = dialer.identify("/memory/7").await.unwrap_err().to_string();
     assert!(text.contains("no answer within 10s"), "{text}");

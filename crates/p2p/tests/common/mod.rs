@@ -17,11 +17,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::{BufMut, BytesMut};
 use p2p::{
     Builder, Event, Events, Host, Multiaddr, Stream,
     core::{
         DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport, TransportError,
-        multiaddr::Protocol,
+        multiaddr::Protocol, varint,
     },
 };
 use tokio::{
@@ -289,6 +290,23 @@ pub async fn echo_once(host: &Host, addr: &str, data: &[u8]) -> Result<Vec<u8>, 
     let mut back = Vec::new();
     stream.read_to_end(&mut back).await.map_err(|e| e.to_string())?;
     Ok(back)
+}
+
+/// One field of a protobuf message.
+pub fn field(number: u8, data: &[u8]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    out.put_u8(number << 3 | 2);
+    varint::encode(u64::try_from(data.len()).unwrap(), &mut out);
+    out.put_slice(data);
+    out.to_vec()
+}
+
+/// A message with its length before it.
+pub fn delimited(message: &[u8]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    varint::encode(u64::try_from(message.len()).unwrap(), &mut out);
+    out.put_slice(message);
+    out.to_vec()
 }
 
 /// Tasks of this runtime besides the test itself.
