@@ -282,6 +282,8 @@ impl Drop for Registered {
         tracing::debug!(%peer, %cause, "disconnected");
         self.conn.ended.cancel();
         self.conn.identification.send_if_modified(|state| state.fail(&cause));
+        self.host.sights.end(self.conn.id);
+        self.host.changes.mark();
         let left = self.host.registry().remove(&self.conn);
         // It is free before anybody is told.
         drop(self.place.take());

@@ -24,6 +24,12 @@ pub enum Event {
         /// Why, unless the host was closed.
         cause: Option<p2p_core::TransportError>,
     },
+    /// The addresses that several peers see the host at are others now; see
+    /// [`Host::observed_addrs`](crate::Host::observed_addrs).
+    ObservedAddrs {
+        /// All of them; they end in `/p2p/<id>`.
+        addrs: Vec<Multiaddr>,
+    },
     /// A connection was made, by either side.
     Connected {
         /// The peer.

@@ -32,6 +32,7 @@ use crate::{
     ip::is_relayed,
     ledger::{HostLimits, Ledger},
     listen::Addresses,
+    observed::Sights,
     ping::{PingError, Pinger},
     push::Changes,
     resolve::Resolver,
@@ -85,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) protocols: Protocols,
     gater: Mutex<Option<Arc<dyn Gater>>>,
     pub(crate) changes: Changes,
+    pub(crate) sights: Sights,
     pub(crate) addresses: Addresses,
     pub(crate) own_record: OwnRecord,
     pub(crate) ledger: Arc<Ledger>,
@@ -126,6 +128,7 @@ impl Inner {
             gater: Mutex::new(gater),
             protocols: Protocols::new(changes.clone()),
             changes,
+            sights: Sights::default(),
             addresses: Addresses::default(),
             own_record: OwnRecord::default(),
             registry: Mutex::new(Registry::default()),
@@ -300,6 +303,15 @@ impl Host {
     pub fn multiaddrs(&self) -> Vec<Multiaddr> {
         let own = self.inner.own;
         self.inner.addresses.all().iter().map(|addr| addr.with_peer(&own)).collect()
+    }
+
+    /// The addresses, ending in `/p2p/<id>`, that peers see the host at beside those that it
+    /// listens on, as behind a router that forwards a port: for each listen address at most three
+    /// that four observers of different IP ranges agree on (IDENT-17). Peers are told of them.
+    #[must_use]
+    pub fn observed_addrs(&self) -> Vec<Multiaddr> {
+        let own = self.inner.own;
+        self.inner.sights.believed().iter().map(|addr| addr.with_peer(&own)).collect()
     }
 
     /// Listens on one more address, and gives those under which it can be reached, without

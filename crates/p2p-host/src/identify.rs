@@ -134,7 +134,7 @@ fn own_message(host: &Inner, remote: &Multiaddr) -> proto::Identify {
     };
     while message.encoded_len() > SENT_LEN_MAX && message.protocols.pop().is_some() {}
     let mut told = Vec::new();
-    for addr in addrs_for(remote, &host.addresses.all()) {
+    for addr in addrs_for(remote, &host.told_addrs()) {
         message.listen_addrs.push(addr.to_vec());
         if message.encoded_len() > SENT_LEN_MAX {
             message.listen_addrs.pop();
@@ -206,7 +206,17 @@ pub(crate) async fn ask(host: Arc<Inner>, conn: Arc<Conn>) {
     if let Identification::Known(info) = known
         && in_time
     {
-        host.emit(Event::Identified { peer: conn.peer(), info });
+        host.learned(&conn, info);
+    }
+}
+
+impl Inner {
+    /// Passes on what a connection's peer has said.
+    pub(crate) fn learned(&self, conn: &Conn, info: Arc<PeerInfo>) {
+        if let Some(seen) = &info.observed_addr {
+            self.observe(conn, seen);
+        }
+        self.emit(Event::Identified { peer: conn.peer(), info });
     }
 }
 

@@ -58,6 +58,7 @@ mod ip;
 pub mod key_file;
 mod ledger;
 mod listen;
+mod observed;
 mod open;
 pub mod perf;
 pub mod ping;

@@ -14,11 +14,11 @@ use p2p_core::{ErrorCode, Multiaddr, ProtocolId, Stream};
 use tokio::{
     io::AsyncReadExt,
     sync::{Semaphore, watch},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use crate::{
-    Event, HandleError,
+    HandleError,
     connection::{Conn, within},
     dispatch::{BoxError, Limits},
     group::Group,
@@ -100,19 +100,27 @@ struct Told {
 
 impl Told {
     fn now(host: &Inner) -> Self {
-        Self { protocols: host.protocols.names(), addrs: host.addresses.all() }
+        Self { protocols: host.protocols.names(), addrs: host.told_addrs() }
     }
 }
 
 /// The task that waits for changes.
 async fn run(host: Arc<Inner>, mut changes: watch::Receiver<()>, mut told: Told) {
     let at_once = Arc::new(Semaphore::new(AT_ONCE_MAX));
-    while changes.changed().await.is_ok() {
-        tokio::time::sleep(GATHERING).await;
+    loop {
+        let forget = host.sights.poll_timeout();
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => tokio::time::sleep(GATHERING).await,
+                Err(_) => return,
+            },
+            () = sleep_until(forget.unwrap_or_else(Instant::now)), if forget.is_some() => {}
+        }
         changes.mark_unchanged();
         if host.quiet.is_cancelled() {
             return;
         }
+        host.update_believed();
         let now = Told::now(&host);
         if now == told {
             continue;
@@ -182,7 +190,7 @@ async fn receive(
             .send_modify(|state| known = Some(state.update(said, info.public_key())));
         // Nobody is told of a peer after its connection's end.
         if let Some(info) = known.filter(|_| own && !conn.ended.is_cancelled()) {
-            host.emit(Event::Identified { peer: conn.peer(), info });
+            host.learned(&conn, info);
         }
     }
     Ok(())
