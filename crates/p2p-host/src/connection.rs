@@ -219,6 +219,7 @@ impl Inner {
             place: Some(place),
         };
         let info = conn.info();
+        self.peerstore.connected(info);
         self.backoff().succeeded(conn.peer(), info.remote());
         let span = tracing::debug_span!("connection", peer = %conn.peer(), id = conn.id, role = %info.role());
         tracing::debug!(parent: &span, security = ?info.security(), muxer = ?info.muxer(), "connected");
@@ -283,6 +284,7 @@ impl Drop for Registered {
         self.conn.ended.cancel();
         self.conn.identification.send_if_modified(|state| state.fail(&cause));
         self.host.sights.end(self.conn.id);
+        self.host.peerstore.disconnected(peer);
         self.host.changes.mark();
         let left = self.host.registry().remove(&self.conn);
         // It is free before anybody is told.

@@ -84,6 +84,15 @@ impl Inner {
         }
     }
 
+    /// The target with what is known of its peer, where it has no address itself.
+    fn known(&self, target: &Target) -> Target {
+        let mut known = target.clone();
+        if let (Some(peer), true) = (&known.peer, known.addrs.is_empty()) {
+            known.addrs = self.peerstore.addrs(peer);
+        }
+        known
+    }
+
     fn join_dial(
         self: &Arc<Self>,
         target: &Target,
@@ -105,6 +114,7 @@ impl Inner {
             let (outcome, names) = (dial.outcome.subscribe(), Arc::clone(&dial.names));
             return Ok(Joined::Dial { outcome, own: false, names });
         }
+        let target = self.known(target);
         match (target.peer, target.addrs.is_empty()) {
             (Some(peer), true) => return Err(DialError::NoAddresses(peer)),
             (None, true) => return Err(DialError::Attempts(Arc::default())),
@@ -118,7 +128,7 @@ impl Inner {
         registry.dials.insert(key.clone(), dial);
         drop(registry);
         let entry = Entry { host: Arc::clone(self), key, id };
-        self.spawn(run(entry, place, target.clone(), force, sender));
+        self.spawn(run(entry, place, target, force, sender));
         Ok(Joined::Dial { outcome, own: true, names })
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     ledger::{HostLimits, Ledger},
     listen::Addresses,
     observed::Sights,
+    peerstore::Peerstore,
     ping::{PingError, Pinger},
     push::Changes,
     resolve::Resolver,
@@ -87,6 +88,7 @@ pub(crate) struct Inner {
     gater: Mutex<Option<Arc<dyn Gater>>>,
     pub(crate) changes: Changes,
     pub(crate) sights: Sights,
+    pub(crate) peerstore: Peerstore,
     pub(crate) addresses: Addresses,
     pub(crate) own_record: OwnRecord,
     pub(crate) ledger: Arc<Ledger>,
@@ -117,6 +119,7 @@ impl Inner {
         let changes = Changes::default();
         Arc::new(Self {
             own: identity.public().peer_id(),
+            peerstore: Peerstore::new(identity.public().peer_id()),
             identity,
             ledger: Ledger::new(config.limits),
             dials_at_once: Semaphore::new(
@@ -437,6 +440,12 @@ impl Host {
     #[must_use]
     pub fn usage_report(&self) -> UsageReport {
         self.inner.ledger.report()
+    }
+
+    /// What is known of peers. [`Host::open`] by a peer id alone dials the addresses there.
+    #[must_use]
+    pub fn peerstore(&self) -> Peerstore {
+        self.inner.peerstore.clone()
     }
 
     /// Subscribes to what happens from now on.

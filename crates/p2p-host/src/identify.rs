@@ -216,6 +216,7 @@ impl Inner {
         if let Some(seen) = &info.observed_addr {
             self.observe(conn, seen);
         }
+        self.peerstore.identified(conn.peer(), conn.info().remote(), &info);
         self.emit(Event::Identified { peer: conn.peer(), info });
     }
 }
@@ -289,7 +290,7 @@ fn understand(message: &proto::Identify, public_key: &PublicKey) -> Result<PeerI
 
 impl PeerInfo {
     /// What is known of a peer that has proven its key, and said nothing.
-    fn silent(public_key: PublicKey) -> Self {
+    pub(crate) fn silent(public_key: PublicKey) -> Self {
         Self {
             public_key,
             listen_addrs: Vec::new(),

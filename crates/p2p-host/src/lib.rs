@@ -60,6 +60,7 @@ mod ledger;
 mod listen;
 mod observed;
 mod open;
+pub mod peerstore;
 pub mod perf;
 pub mod ping;
 mod push;

@@ -24,6 +24,7 @@ use crate::{
     group::Group,
     host::Inner,
     identify::{self, EXCHANGE_MAX, Said},
+    ledger::Max,
     open::open_counted,
 };
 
