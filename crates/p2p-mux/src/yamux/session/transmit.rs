@@ -92,8 +92,11 @@ impl Session {
         }
     }
 
-    /// Sends one data frame of at most `max` bytes of a stream, with FIN on its last one. True
+    /// Sends one data frame of at most `max` bytes of a stream, and FIN after its last one. True
     /// when more is queued.
+    ///
+    /// FIN rides on no body, as in all other implementations: js-libp2p 3 drops the body of such
+    /// a frame (YAMUX-16).
     fn transmit_data(&mut self, id: u32, max: usize, frames: &mut Gather) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let count = stream.send.queued().min(max);
@@ -104,16 +107,22 @@ impl Session {
             SendPhase::Finishing => !more,
             SendPhase::Dead | SendPhase::Finished => return false,
         };
-        let flags = stream.opening_flags().with(Flags::FIN, end);
-        let length = u32::try_from(count).expect("a body is at most 64 KiB");
-        Header { kind: Kind::Data, flags, stream: id, length }.encode(&mut self.headers);
-        let headers = &mut self.headers;
-        if !stream.send.copy_small(count, headers) {
-            frames.push(headers.split().freeze());
-            stream.send.take(count, |chunk| frames.push(chunk));
+        let mut flags = stream.opening_flags();
+        if count > 0 || !end {
+            let length = u32::try_from(count).expect("a body is at most 64 KiB");
+            Header { kind: Kind::Data, flags, stream: id, length }.encode(&mut self.headers);
+            let headers = &mut self.headers;
+            if !stream.send.copy_small(count, headers) {
+                frames.push(headers.split().freeze());
+                stream.send.take(count, |chunk| frames.push(chunk));
+            }
+            self.queued -= count;
+            flags = Flags::NONE;
         }
-        self.queued -= count;
         if end {
+            flags = flags.with(Flags::FIN, true);
+            Header { kind: Kind::Data, flags, stream: id, length: 0 }.encode(&mut self.headers);
+            frames.push(self.headers.split().freeze());
             stream.send.phase = SendPhase::Finished;
             self.forget_if_over(id);
         } else if stream.send.blocked

@@ -157,7 +157,7 @@ fn yamux_16_half_close_both_ways() {
     assert_eq!(rig.read_all(one), (b"question".to_vec(), End::Fin));
     rig.write(one, b"answer");
     rig.session.finish(one).unwrap();
-    assert_eq!(rig.frames(), [data(FIN, 1, b"answer")]);
+    assert_eq!(rig.frames(), [data(0, 1, b"answer"), bare(DATA, FIN, 1, 0)]);
     assert_eq!(rig.write_error(one), Some(End::Finished));
     rig.release(one);
     assert!(rig.is_empty());
@@ -279,7 +279,7 @@ fn yamux_21_a_dropped_receive_half_resets_only_when_the_window_is_used_up() {
     rig.write(one, b"request");
     rig.session.finish(one).unwrap();
     rig.release(one);
-    assert_eq!(rig.frames(), [data(FIN, 1, b"request")]);
+    assert_eq!(rig.frames(), [data(0, 1, b"request"), bare(DATA, FIN, 1, 0)]);
     rig.hear(&data(0, 1, &vec![0; 262_143])).unwrap();
     assert!(rig.frames().is_empty());
     rig.hear(&data(0, 1, b"!")).unwrap();
