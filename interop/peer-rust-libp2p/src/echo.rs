@@ -1,9 +1,10 @@
 //! The two sides of `/echo/1.0.0`.
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use interop_plan::Pattern;
 use libp2p::{Stream, StreamProtocol};
 
-use crate::{pattern::Pattern, report::Failure};
+use crate::report::Failure;
 
 /// The name of the protocol.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/echo/1.0.0");

@@ -7,7 +7,6 @@ mod client;
 mod echo;
 mod listen;
 mod node;
-mod pattern;
 mod report;
 mod serve;
 

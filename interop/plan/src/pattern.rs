@@ -2,7 +2,7 @@
 
 /// A cheap deterministic byte sequence; equal seeds give equal sequences however they are cut.
 #[derive(Debug, Clone)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     state: u64,
     word: [u8; 8],
     used: usize,
@@ -10,7 +10,7 @@ pub(crate) struct Pattern {
 
 impl Pattern {
     /// Starts the sequence of `seed`.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         // An odd multiplier keeps different seeds apart, and the set low bit keeps the state
         // off zero, where xorshift would stay.
         let state = (seed.wrapping_mul(0xd6e8_feb8_6659_fd93) << 1) | 1;
@@ -18,7 +18,7 @@ impl Pattern {
     }
 
     /// Writes the next bytes of the sequence over `buf`.
-    pub(crate) fn fill(&mut self, buf: &mut [u8]) {
+    pub fn fill(&mut self, buf: &mut [u8]) {
         for byte in buf {
             if self.used == self.word.len() {
                 self.step();
