@@ -1,0 +1,179 @@
+"""A py-libp2p node as the program under test; ../../README.md describes the interface."""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import trio
+from libp2p import create_mplex_muxer_option, create_yamux_muxer_option, new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
+from libp2p.host.ping import PingService, handle_ping
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.perf import PerfService
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from multiaddr import Multiaddr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from plan import *  # noqa: E402, F403
+
+STREAMS_AT_ONCE = 100
+
+
+def make_host(settings):
+    key = create_new_key_pair()
+    only = {"yamux": create_yamux_muxer_option, "mplex": create_mplex_muxer_option}
+    name = {"yamux": "/yamux/1.0.0", "mplex": "/mplex/6.7.0"}[settings.muxer]
+    muxers = {key: value for key, value in only[settings.muxer]().items() if key == name}
+    noise = Noise(key, noise_privkey=create_noise_key().private_key)
+    return new_host(key_pair=key, muxer_opt=muxers, sec_opt={NOISE: noise})
+
+
+async def read(stream):
+    """The next bytes; empty at the other side's end."""
+    try:
+        return await stream.read(PIECE_LEN)
+    except StreamEOF:
+        return b""
+
+
+async def answer_echo(stream):
+    while data := await read(stream):
+        await stream.write(data)
+    await stream.close()
+
+
+async def echo(stream, length, before_end=None):
+    message = os.urandom(length)
+    echoed = trio.Event()
+
+    async def send():
+        for at in range(0, length, PIECE_LEN):
+            await stream.write(message[at : at + PIECE_LEN])
+        if before_end is not None:
+            await echoed.wait()
+            await before_end()
+        await stream.close_write()
+
+    came = bytearray()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        while data := await read(stream):
+            came += data
+            if len(came) == length:
+                echoed.set()
+    if came != message:
+        raise RuntimeError(f"{len(came)} of {length} bytes came back, or others")
+
+
+async def streams_at_once(open_stream):
+    reached, all_echoed = 0, trio.Event()
+
+    async def before_end():
+        nonlocal reached
+        reached += 1
+        if reached == STREAMS:
+            all_echoed.set()
+        await all_echoed.wait()
+
+    async def one():
+        await echo(await open_stream(ECHO), STREAM_LEN, before_end)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(STREAMS):
+            nursery.start_soon(one)
+
+
+async def backlog(open_stream):
+    permits = trio.Semaphore(STREAMS_AT_ONCE)
+
+    async def one():
+        async with permits:
+            await echo(await open_stream(ECHO), BACKLOG_LEN)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(BACKLOG):
+            nursery.start_soon(one)
+
+
+async def perf(stream):
+    begun = time.monotonic()
+    await stream.write(BULK_LEN.to_bytes(8, "big"))
+    zeros = bytes(PIECE_LEN)
+    for _ in range(BULK_LEN // PIECE_LEN):
+        await stream.write(zeros)
+    await stream.close_write()
+    count, turned = 0, None
+    while data := await read(stream):
+        turned = turned or time.monotonic()
+        count += len(data)
+    if count != BULK_LEN:
+        raise RuntimeError(f"{count} of {BULK_LEN} bytes came")
+    return {
+        "bytes": count, "uploadMillis": millis(turned - begun),
+        "downloadMillis": millis(time.monotonic() - turned),
+    }
+
+
+async def dial(host, settings):
+    addr = await trio.to_thread.run_sync(settings.listener)
+    info = info_from_p2p_addr(Multiaddr(addr))
+    begun = time.monotonic()
+    took = lambda: millis(time.monotonic() - begun)
+    await host.connect(info)
+    peer = info.peer_id
+    open_stream = lambda protocol: host.new_stream(peer, [protocol])
+    pings = PingService(host)
+    match settings.scenario:
+        case "ping":
+            await pings.ping(peer)
+            whole = took()
+            begun = time.monotonic()
+            await pings.ping(peer)
+            return {"handshakePlusOneRTTMillis": whole, "pingRTTMilllis": took()}
+        case "identify":
+            stream = await open_stream(IDENTIFY)
+            answer = bytearray()
+            while data := await read(stream):
+                answer += data
+            return identified(bytes(answer), lambda addr: str(Multiaddr(addr)))
+        case "echo":
+            await echo(await open_stream(ECHO), BULK_LEN)
+            return {"bytes": BULK_LEN, "echoMillis": took()}
+        case "streams":
+            await streams_at_once(open_stream)
+            return {"streams": STREAMS, "streamsMillis": took()}
+        case "perf":
+            return await perf(await open_stream(PERF))
+        case "big-backlog":
+            await backlog(open_stream)
+            result = {"streams": BACKLOG, "backlogMillis": took()}
+            await pings.ping(peer)
+            return result
+        case other:
+            raise SystemExit(f"there is no scenario {other}")
+
+
+async def main():
+    settings = Settings()
+    host = make_host(settings)
+    addrs = [] if settings.is_dialer else [Multiaddr(f"/ip4/{settings.ip}/tcp/0")]
+    async with host.run(listen_addrs=addrs):
+        if settings.is_dialer:
+            with trio.fail_after(settings.limit):
+                show(await dial(host, settings))
+            # Closing the host may take long, and is no part of a scenario.
+            os._exit(0)
+        host.set_stream_handler(PING, handle_ping)
+        host.set_stream_handler(ECHO, answer_echo)
+        await PerfService(host).start()
+        settings.tell([str(addr) for addr in host.get_addrs()])
+        await trio.sleep_forever()
+
+
+logging.basicConfig(level=os.environ.get("PY_LOG", "WARNING"), stream=sys.stderr)
+trio.run(main)
