@@ -249,8 +249,7 @@ async def dial(daemon, settings):
             await ping(stream)
             return {"handshakePlusOneRTTMillis": whole, "pingRTTMilllis": took()}
         case "identify":
-            reader, writer = await daemon.open(peer, IDENTIFY)
-            writer.write_eof()
+            reader, _ = await daemon.open(peer, IDENTIFY)
             return identified(await reader.read(-1), show_addr)
         case "echo":
             await echo(await daemon.open(peer, ECHO), BULK_LEN)

@@ -166,7 +166,7 @@ async def main():
         if settings.is_dialer:
             with trio.fail_after(settings.limit):
                 show(await dial(host, settings))
-            # Closing the host may take long, and is no part of a scenario.
+            # Closing the host is no part of a scenario.
             os._exit(0)
         host.set_stream_handler(PING, handle_ping)
         host.set_stream_handler(ECHO, answer_echo)
