@@ -172,6 +172,16 @@ fn yamux_16_half_close_both_ways() {
     assert!(rig.is_empty());
 }
 
+/// js-libp2p 3 acts on the flags before the body, and then drops the body.
+#[test]
+fn yamux_16_fin_rides_on_no_body() {
+    let mut rig = Rig::client();
+    let one = rig.opened();
+    rig.write(one, b"request");
+    rig.session.finish(one).unwrap();
+    assert_eq!(rig.frames(), [data(0, 1, b"request"), bare(DATA, FIN, 1, 0)]);
+}
+
 #[test]
 fn yamux_16_fin_comes_behind_everything_that_is_queued() {
     let mut rig = Rig::client();
