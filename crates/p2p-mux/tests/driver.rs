@@ -651,7 +651,8 @@ async fn a_stream_that_is_released_after_a_long_silence_lingers_for_its_full_tim
     stream.write_all(b"hello").await.unwrap();
     stream.shutdown().await.unwrap();
     drop((stream, mux));
-    read_exact(&mut pipe, 17).await;
+    // A frame with the data, and one with FIN.
+    read_exact(&mut pipe, 17 + 12).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(read_exact(&mut pipe, 12).await[1], 2, "the next ping");
     tokio::time::sleep(Duration::from_secs(9)).await;
