@@ -111,6 +111,11 @@ fn tell_one(event: &Event, out: &Output) {
             ];
             out.event("inbound_failed", &fields, printable(&error.to_string()));
         }
+        Event::ObservedAddrs { addrs } => {
+            let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+            let text = format!("seen by others as: {}", addrs.join(" "));
+            out.event("observed_addrs", &[("addrs", json!(addrs))], printable(&text));
+        }
         Event::StreamRefused { peer, protocol, limit } => {
             let limit = limit.to_string();
             let name = protocol.as_ref().map(ToString::to_string);
