@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::{
     limited,
     ours::{
-        self, ECHO, IDENTIFY, PING, assert_kept, assert_same, exchange, only_connection, payload,
+        self, ECHO, IDENTIFY, PING, PUSH, assert_kept, assert_same, exchange, only_connection,
+        payload,
     },
     process::texts,
     theirs::{self, Listener},
@@ -60,7 +61,7 @@ async fn each_identifies_the_other_on_a_connection_that_we_dial() {
         let ours = listener.process.event("identified").await;
         assert_eq!(ours["peer"], host.peer_id().to_string());
         assert_eq!(ours["agent"], ours::AGENT);
-        assert_eq!(texts(&ours["protocols"]), [ECHO, IDENTIFY, PING]);
+        assert_eq!(texts(&ours["protocols"]), [ECHO, IDENTIFY, PUSH, PING]);
         assert_eq!(ours["observed_addr"], listener.bare_addr().to_string());
         let bare = host.multiaddrs()[0].split_peer().unwrap().0;
         assert_eq!(texts(&ours["listen_addrs"]), [bare.to_string()]);

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     limited,
-    ours::{self, ECHO, IDENTIFY, PING},
+    ours::{self, ECHO, IDENTIFY, PING, PUSH},
     process::texts,
     theirs,
 };
@@ -35,7 +35,7 @@ async fn each_identifies_the_other_on_a_connection_that_they_dial() {
         let id = host.peer_id().to_string();
         assert_eq!((&ours["peer"], &ours["public_key_peer"]), (&id.clone().into(), &id.into()));
         assert_eq!(ours["agent"], ours::AGENT);
-        assert_eq!(texts(&ours["protocols"]), [ECHO, IDENTIFY, PING]);
+        assert_eq!(texts(&ours["protocols"]), [ECHO, IDENTIFY, PUSH, PING]);
         let bare = host.multiaddrs()[0].split_peer().unwrap().0;
         assert_eq!(texts(&ours["listen_addrs"]), [bare.to_string()]);
 

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 pub(crate) const AGENT: &str = "p2p-interop-test";
 pub(crate) const ECHO: &str = "/echo/1.0.0";
 pub(crate) const IDENTIFY: &str = "/ipfs/id/1.0.0";
+pub(crate) const PUSH: &str = "/ipfs/id/push/1.0.0";
 pub(crate) const PING: &str = "/ipfs/ping/1.0.0";
 
 pub(crate) fn builder() -> p2p::Builder {
