@@ -110,6 +110,7 @@ impl Program {
             if let Some(status) = self.child.try_wait().expect("it is this test's child") {
                 return status;
             }
+            // A process ends without a word to wait for: looked for until the limit.
             thread::sleep(Duration::from_millis(5));
         }
         panic!("it does not end; so far {:#?}", self.seen);
@@ -427,6 +428,7 @@ fn a_second_ctrl_c_ends_what_is_stuck() {
     let mut program = Program::start(listen.stdout(stdout).stderr(Stdio::null()));
     while !catches_sigint(program.child.id()) {
         assert!(!program.left().is_zero(), "it does not watch for signals");
+        // Its standard output is stuck: the system alone tells of its signal handlers.
         thread::sleep(Duration::from_millis(5));
     }
     // One after the other until two have been told apart.

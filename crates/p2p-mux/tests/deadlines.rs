@@ -1,4 +1,5 @@
-//! Deadlines of streams: what waits ends with them, and nothing is lost by that.
+//! Deadlines of streams: what waits ends with them, and nothing is lost by that. Time is paused:
+//! a sleep moves it on, and waits for nothing.
 #![cfg(feature = "yamux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -38,6 +38,7 @@ fn tests_in(text: &str) -> Vec<String> {
     for line in text.lines().map(str::trim) {
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             marked = true;
+        // A test that is not run shows nothing. None of ours is marked so.
         } else if line.starts_with("#[ignore") {
             marked = false;
         } else if let Some(rest) =
@@ -141,6 +142,7 @@ fn names_of_tests_are_read_as_points() {
     assert_eq!(points_of("mss_07_t02_3_no_byte"), ["MSS-07"]);
     assert_eq!(points_of("a_dial_of_noise_10_wrong_peer"), ["NOISE-10"]);
     assert_eq!(points_of("noise_and_more"), Vec::<String>::new());
+    // A text to be read, with a test in it that would not be run.
     let text = "#[test]\nfn ping_01_a() {}\nfn ping_02_helper() {}\n#[tokio::test(x)]\n\
                 async fn ping_03_b() {}\n#[test]\n#[ignore]\nfn ping_04_c() {}\n";
     assert_eq!(tests_in(text), ["ping_01_a", "ping_03_b"]);
