@@ -99,6 +99,36 @@ fn each_is_under_80_lines() {
     assert!(seen >= 6);
 }
 
+/// The other implementation's code in the guide is a program of `interop`, compiled there.
+#[test]
+fn the_guide_quotes_a_program_that_compiles() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let read = |path: &str| fs::read_to_string(format!("{root}/{path}")).expect("a file");
+    let program = read("interop/peer-rust-libp2p/examples/guide_echo.rs");
+    let chapter = read("docs/guide/src/from-rust-libp2p.md");
+    assert!(chapter.contains(&format!("```rust,ignore\n{program}```")));
+}
+
+/// Every chapter is in the table of contents, and its code is compiled by `src/lib.rs`.
+#[test]
+fn the_guide_is_whole() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let read = |path: &str| fs::read_to_string(format!("{root}/{path}")).expect("a file");
+    let (summary, compiled) = (read("docs/guide/src/SUMMARY.md"), read("examples/src/lib.rs"));
+    let chapters = fs::read_dir(format!("{root}/docs/guide/src")).expect("the guide");
+    for chapter in chapters.map(|entry| entry.expect("an entry").file_name()) {
+        let chapter = chapter.into_string().expect("text");
+        if chapter != "SUMMARY.md" {
+            assert!(summary.contains(&format!("({chapter})")), "{chapter} is not in SUMMARY.md");
+            assert!(compiled.contains(&chapter), "the code of {chapter} is not compiled");
+        }
+    }
+    for line in summary.lines().filter(|line| line.contains("](")) {
+        let chapter = line.split(['(', ')']).nth(1).expect("a link");
+        assert!(!read(&format!("docs/guide/src/{chapter}")).is_empty(), "{chapter}");
+    }
+}
+
 /// A program that is ended with its value.
 struct Program {
     child: Child,
