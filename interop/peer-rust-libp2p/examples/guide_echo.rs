@@ -1,3 +1,5 @@
+//! An echo of one message with rust-libp2p, as the guide quotes it.
+
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, io::copy};
 use libp2p::{
     StreamProtocol, Swarm, SwarmBuilder, multiaddr::Protocol, noise, swarm::SwarmEvent, tcp, yamux,
