@@ -1,0 +1,1 @@
+//! Peers that send exactly the bytes a test says.

@@ -1,0 +1,3 @@
+//! Runs the simulation from the command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A simulated network: hosts, links and their faults, all from one seed.

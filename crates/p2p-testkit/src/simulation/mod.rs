@@ -1,0 +1,1 @@
+//! The scenario that this project runs on its simulated network.
