@@ -1,4 +1,10 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use p2p_core::{Handshake, Keypair, PeerId, ProtocolId, PublicKey, Role, Security, SecurityError};
@@ -37,6 +43,25 @@ pub struct Noise {
     identity: Arc<Identity>,
     prologue: Bytes,
     cipher: Cipher,
+    keys: Keys,
+}
+
+/// Where Diffie-Hellman keys come from.
+#[derive(Clone)]
+enum Keys {
+    System,
+    Seeded { seed: u64, made: Arc<AtomicU64> },
+}
+
+impl Keys {
+    fn next(&self) -> Result<DhKey, SecurityError> {
+        match self {
+            Self::System => DhKey::generate(),
+            Self::Seeded { seed, made } => {
+                Ok(DhKey::of_seed(*seed, made.fetch_add(1, Ordering::Relaxed)))
+            }
+        }
+    }
 }
 
 impl Noise {
@@ -46,9 +71,21 @@ impl Noise {
     /// [`SecurityError::Randomness`] when the system gives none for the static key;
     /// [`SecurityError::OwnKey`] when `keypair` cannot sign it.
     pub fn new(keypair: &Keypair) -> Result<Self, SecurityError> {
-        let identity = Identity::new(keypair, DhKey::generate()?)?;
-        let (prologue, cipher) = (Bytes::new(), Cipher::RUST_CRYPTO);
-        Ok(Self { identity: Arc::new(identity), prologue, cipher })
+        Self::with_keys(keypair, Keys::System)
+    }
+
+    /// Makes a provider whose keys all follow from `seed`, so that a simulated network sees the
+    /// same bytes in every run. Dangerous: whoever knows the seed reads every connection.
+    ///
+    /// # Errors
+    /// [`SecurityError::OwnKey`] when `keypair` cannot sign the static key.
+    pub fn dangerous_seeded(keypair: &Keypair, seed: u64) -> Result<Self, SecurityError> {
+        Self::with_keys(keypair, Keys::Seeded { seed, made: Arc::default() })
+    }
+
+    fn with_keys(keypair: &Keypair, keys: Keys) -> Result<Self, SecurityError> {
+        let identity = Arc::new(Identity::new(keypair, keys.next()?)?);
+        Ok(Self { identity, prologue: Bytes::new(), cipher: Cipher::RUST_CRYPTO, keys })
     }
 
     /// Sets the implementation of ChaCha20-Poly1305.
@@ -80,7 +117,7 @@ impl Noise {
         muxers: &[ProtocolId],
     ) -> Result<NoiseHandshake, SecurityError> {
         let static_key = Arc::clone(&self.identity.static_key);
-        let xx = Xx::new(self.cipher, &self.prologue, static_key, DhKey::generate()?);
+        let xx = Xx::new(self.cipher, &self.prologue, static_key, self.keys.next()?);
         let muxers = offered(muxers).to_vec();
         Ok(NoiseHandshake::new(role, xx, Arc::clone(&self.identity), expected.copied(), muxers))
     }
@@ -163,6 +200,24 @@ mod tests {
     fn noise_01_the_protocol_is_called_noise() {
         let noise = Noise::new(&Keypair::from_ed25519_seed(&[1; 32])).expect("randomness");
         assert_eq!(noise.protocol().as_str(), "/noise");
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_keys_in_every_run_and_each_handshake_its_own() {
+        let first_messages = |seed| {
+            let keypair = Keypair::from_ed25519_seed(&[1; 32]);
+            let noise = Noise::dangerous_seeded(&keypair, seed).expect("it signs");
+            [noise.clone(), noise].map(|noise| {
+                let mut handshake = noise.start(Role::Initiator, None, &[]).expect("seeded");
+                let mut out = bytes::BytesMut::new();
+                handshake.advance(&mut bytes::BytesMut::new(), &mut out).expect("it begins");
+                out
+            })
+        };
+        let [first, second] = first_messages(1);
+        assert_ne!(first, second, "an ephemeral key was used twice");
+        assert_eq!(first_messages(1), [first.clone(), second]);
+        assert_ne!(first_messages(2)[0], first);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use p2p_core::SecurityError;
+use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -33,6 +34,14 @@ impl DhKey {
         getrandom::fill(secret.as_mut_slice())
             .map_err(|e| SecurityError::Randomness(e.to_string()))?;
         Ok(Self::from_secret(*secret))
+    }
+
+    /// The `number`-th key of a seed: known to all who know the seed.
+    pub(crate) fn of_seed(seed: u64, number: u64) -> Self {
+        let digest = Sha256::new_with_prefix(b"p2p-security-noise seeded key")
+            .chain_update(seed.to_be_bytes())
+            .chain_update(number.to_be_bytes());
+        Self::from_secret(digest.finalize().into())
     }
 
     pub(crate) fn from_secret(secret: [u8; POINT_LEN]) -> Self {
