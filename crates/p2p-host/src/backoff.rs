@@ -41,7 +41,10 @@ impl Backoff {
     pub(crate) fn failed(&mut self, peer: Option<PeerId>, addr: &Multiaddr, now: Instant) {
         let key = (peer, addr.clone());
         if self.0.len() >= ENTRIES_MAX && !self.0.contains_key(&key) {
-            let first = self.0.iter().min_by_key(|(_, failed)| failed.until);
+            let first = self
+                .0
+                .iter()
+                .min_by_key(|((peer, addr), failed)| (failed.until, *peer, addr.as_ref()));
             if let Some(first) = first.map(|(key, _)| key.clone()) {
                 self.0.remove(&first);
             }

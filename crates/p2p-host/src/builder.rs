@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use p2p_core::{Keypair, Muxer, Resolve, Security, SecurityError, Transport};
 use tokio::runtime::Handle;
@@ -13,6 +17,7 @@ use crate::{
     resolve::Resolver,
     trim::Watermarks,
     upgrade::Upgrader,
+    world::World,
 };
 
 type MakeSecurity = Box<dyn FnOnce(&Keypair) -> Result<Arc<dyn Security>, SecurityError> + Send>;
@@ -29,6 +34,7 @@ pub struct Builder {
     access: Access,
     refused: Option<LimitReached>,
     config: Config,
+    world: World,
 }
 
 impl Builder {
@@ -42,6 +48,7 @@ impl Builder {
             gater: None,
             access: Access::default(),
             refused: None,
+            world: World::System,
             config: Config {
                 agent: concat!("p2p/", env!("CARGO_PKG_VERSION")).into(),
                 idle_timeout: Duration::from_secs(60),
@@ -307,6 +314,19 @@ impl Builder {
         self
     }
 
+    /// Has all randomness of the host itself follow from `seed`, and the date in its signed records
+    /// come from `date`: a simulated network then sees the same bytes in every run. Its secure
+    /// channel and its identity have to be seeded as well. Dangerous: what pings hold can be
+    /// guessed. Default: the system's randomness and clock.
+    pub fn dangerous_simulated(
+        mut self,
+        seed: u64,
+        date: impl Fn() -> SystemTime + Send + Sync + 'static,
+    ) -> Self {
+        self.world = World::simulated(seed, Box::new(date));
+        self
+    }
+
     /// Starts the host. When it returns, every address is bound.
     ///
     /// # Errors
@@ -341,8 +361,9 @@ impl Builder {
         unique(names.chain(self.muxers.iter().map(|m| m.protocol())))?;
         let own = identity.public().peer_id();
         let upgrader = Upgrader { own, security, muxers: self.muxers };
+        let (world, config) = (self.world, self.config);
         let inner =
-            Inner::new(identity, self.config, self.transports, upgrader, self.gater, runtime);
+            Inner::new(identity, world, config, self.transports, upgrader, self.gater, runtime);
         inner.registry().access = self.access;
         let host = Host::new(inner);
         identify::register(&host.inner)?;

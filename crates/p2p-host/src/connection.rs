@@ -17,7 +17,7 @@ use p2p_core::{
 };
 use p2p_mux::Driver;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{Instant, error::Elapsed, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ use crate::{
     identify::{self, Identification},
     ledger::{Ledger, Place},
     push,
+    watched::Watched,
 };
 
 /// Inbound streams of one connection whose protocol is being negotiated; further ones wait in
@@ -43,9 +44,9 @@ pub(crate) struct Conn {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) begun: Instant,
     /// What keeps the connection alive.
-    active: watch::Sender<Active>,
+    active: Watched<Active>,
     /// What the peer has said of itself.
-    pub(crate) identification: watch::Sender<Identification>,
+    pub(crate) identification: Watched<Identification>,
     pub(crate) push: push::Queue,
     /// This side is closing it.
     closing: AtomicBool,
@@ -95,9 +96,9 @@ impl Conn {
 
     /// Waits until nothing keeps the connection alive.
     pub(crate) async fn wait_unused(&self) {
-        let mut active = self.active.subscribe();
         tokio::select! {
-            _ = active.wait_for(|active| active.count() == 0) => {}
+            biased;
+            () = self.active.wait(|active| (active.count() == 0).then_some(())) => {}
             () = self.ended.cancelled() => {}
         }
     }
@@ -108,18 +109,17 @@ impl Conn {
     }
 
     pub(crate) fn in_use(&self) -> usize {
-        self.active.borrow().count()
+        self.active.look(Active::count)
     }
 
     /// Whether a guard keeps it.
     pub(crate) fn is_kept(&self) -> bool {
-        self.active.borrow().guards > 0
+        self.active.look(|active| active.guards > 0)
     }
 
     /// How many streams use it, and since when as many.
     pub(crate) fn use_of(&self) -> (usize, Instant) {
-        let active = self.active.borrow();
-        (active.streams, active.since)
+        self.active.look(|active| (active.streams, active.since))
     }
 }
 
@@ -140,7 +140,7 @@ struct Hold {
 
 impl Hold {
     fn new(conn: &Arc<Conn>, of: fn(&mut Active) -> &mut usize) -> Self {
-        conn.active.send_modify(|active| {
+        conn.active.change(|active| {
             *of(active) += 1;
             active.since = Instant::now();
         });
@@ -150,7 +150,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.conn.active.send_modify(|active| {
+        self.conn.active.change(|active| {
             *(self.of)(active) -= 1;
             active.since = Instant::now();
         });
@@ -189,8 +189,8 @@ impl Inner {
             connection,
             ledger: Arc::clone(&self.ledger),
             begun: now,
-            active: watch::Sender::new(Active { streams: 0, guards: 0, since: now }),
-            identification: watch::Sender::new(Identification::Pending),
+            active: Watched::new(Active { streams: 0, guards: 0, since: now }),
+            identification: Watched::new(Identification::Pending),
             push: push::Queue::default(),
             closing: AtomicBool::new(false),
             names: OnceLock::new(),
@@ -259,6 +259,7 @@ async fn run(mut registered: Registered, accept: Box<dyn AcceptStream>, driver: 
             }
             None => {
                 tokio::select! {
+                    biased;
                     cause = &mut streams => cause,
                     () = &mut idle => streams.await,
                 }
@@ -282,7 +283,7 @@ impl Drop for Registered {
         let cause = self.cause.take().unwrap_or(ConnectionError::Dropped);
         tracing::debug!(%peer, %cause, "disconnected");
         self.conn.ended.cancel();
-        self.conn.identification.send_if_modified(|state| state.fail(&cause));
+        self.conn.identification.change(|state| state.fail(&cause));
         self.host.sights.end(self.conn.id);
         self.host.peerstore.disconnected(peer);
         self.host.changes.mark();
@@ -330,19 +331,12 @@ async fn accept_streams(
 
 /// Closes the connection once nothing has used it for `limit`.
 async fn close_when_idle(conn: &Conn, limit: Duration) {
-    let mut active = conn.active.subscribe();
     loop {
-        if active.wait_for(|active| active.count() == 0).await.is_err() {
-            return;
-        }
+        conn.active.wait(|active| (active.count() == 0).then_some(())).await;
         tokio::select! {
             // One that is taken into use as its time runs out is in use.
             biased;
-            used = active.wait_for(|active| active.count() > 0) => {
-                if used.is_err() {
-                    return;
-                }
-            }
+            () = conn.active.wait(|active| (active.count() > 0).then_some(())) => {}
             () = tokio::time::sleep(limit) => {
                 conn.close(ErrorCode::NONE, "idle");
                 return;

@@ -11,7 +11,7 @@ use p2p_core::{
 };
 use p2p_mux::Driver;
 use tokio::{
-    sync::watch,
+    sync::broadcast,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -42,14 +42,15 @@ pub(crate) enum DialKey {
     Addrs(Vec<Multiaddr>),
 }
 
-type Outcome = Option<Result<Arc<Conn>, DialError>>;
+/// What is told to all who wait for a dial, once.
+type Outcome = Result<Arc<Conn>, DialError>;
 
 /// A dial under way. It is given up when nobody waits for it any more.
 pub(crate) struct Dial {
     id: u64,
     /// The addresses given to it that stand for others.
     names: Arc<[Multiaddr]>,
-    outcome: watch::Sender<Outcome>,
+    outcome: broadcast::Sender<Outcome>,
 }
 
 impl Inner {
@@ -69,17 +70,13 @@ impl Inner {
                 Joined::Connected(conn) => return Ok(conn),
                 Joined::Dial { outcome, own, names } => (outcome, own, names),
             };
-            let result = match outcome.wait_for(Option::is_some).await {
-                Ok(result) => result.clone(),
-                Err(_) => return Err(DialError::HostClosed),
-            };
+            let Ok(result) = outcome.recv().await else { return Err(DialError::HostClosed) };
             match result {
-                Some(Ok(conn)) => return Ok(conn),
+                Ok(conn) => return Ok(conn),
                 // Somebody else's dial failed, without some of the addresses given here.
-                Some(Err(DialError::Attempts(tried) | DialError::TimedOut(_, tried)))
+                Err(DialError::Attempts(tried) | DialError::TimedOut(_, tried))
                     if !own && misses(&tried, &names, target, force) => {}
-                Some(Err(error)) => return Err(error),
-                None => return Err(DialError::HostClosed),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -121,7 +118,7 @@ impl Inner {
             (_, false) => {}
         }
         let place = self.ledger.dial()?;
-        let (sender, outcome) = watch::channel(None);
+        let (sender, outcome) = broadcast::channel(1);
         let id = self.next_id();
         let names: Arc<[_]> = target.addrs.iter().filter(|addr| has_name(addr)).cloned().collect();
         let dial = Dial { id, names: Arc::clone(&names), outcome: sender.clone() };
@@ -135,7 +132,7 @@ impl Inner {
 
 enum Joined {
     Connected(Arc<Conn>),
-    Dial { outcome: watch::Receiver<Outcome>, own: bool, names: Arc<[Multiaddr]> },
+    Dial { outcome: broadcast::Receiver<Outcome>, own: bool, names: Arc<[Multiaddr]> },
 }
 
 /// Whether a dial that was given `names`, and has tried these addresses, has left out something
@@ -157,13 +154,14 @@ async fn run(
     place: Place,
     target: Target,
     force: bool,
-    outcome: watch::Sender<Outcome>,
+    outcome: broadcast::Sender<Outcome>,
 ) {
     let host = Arc::clone(&entry.host);
     let dial = dial(&host, place, &target, force);
     tokio::pin!(dial);
     let result = loop {
         tokio::select! {
+            biased;
             result = &mut dial => break result,
             () = host.quiet.cancelled() => break Err(DialError::HostClosed),
             () = outcome.closed() => {
@@ -177,7 +175,8 @@ async fn run(
         }
     };
     drop(entry);
-    outcome.send_replace(Some(result));
+    // Without one who still waits there is nobody to tell.
+    drop(outcome.send(result));
 }
 
 /// Takes the dial out of the registry, however its task ends: also when it never ran.
@@ -263,6 +262,7 @@ async fn race(
         }
         let due = waiting.front().filter(|_| running.len() < AT_ONCE_MAX).map(|(due, _)| *due);
         tokio::select! {
+            biased;
             done = running.join_next(), if !running.is_empty() => match done? {
                 Ok(Some(connected)) => return Some(connected),
                 // The next one need not wait any longer.

@@ -7,7 +7,7 @@ const IP4_PREFIX: u32 = 24;
 const IP6_PREFIX: u32 = 56;
 
 /// Who counts as one, however many peers they are: those of one range of IP addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Group {
     /// The first address of a /24 or /56.
     Ip(IpAddr),

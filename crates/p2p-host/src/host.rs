@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     future::Future,
     sync::{
@@ -39,6 +39,7 @@ use crate::{
     resolve::Resolver,
     trim::{Marks, Watermarks},
     upgrade::Upgrader,
+    world::World,
 };
 
 /// How long the tasks of a host that is being closed may take once their connections are told.
@@ -80,6 +81,7 @@ impl Drop for Owner {
 /// What the host's tasks share.
 pub(crate) struct Inner {
     pub(crate) identity: Keypair,
+    pub(crate) world: World,
     pub(crate) own: PeerId,
     pub(crate) config: Config,
     pub(crate) transports: Vec<Box<dyn Transport>>,
@@ -109,6 +111,7 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn new(
         identity: Keypair,
+        world: World,
         config: Config,
         transports: Vec<Box<dyn Transport>>,
         upgrader: Upgrader,
@@ -121,6 +124,7 @@ impl Inner {
             own: identity.public().peer_id(),
             peerstore: Peerstore::new(identity.public().peer_id()),
             identity,
+            world,
             ledger: Ledger::new(config.limits),
             dials_at_once: Semaphore::new(
                 config.limits.dials_at_once_max.min(Semaphore::MAX_PERMITS),
@@ -196,7 +200,9 @@ impl Inner {
 /// The connections of a host, and the dials under way.
 #[derive(Default)]
 pub(crate) struct Registry {
-    by_peer: HashMap<PeerId, Vec<Arc<Conn>>>,
+    /// In their peers' order, so that whatever is done to all of them is done in the same order in
+    /// every run of a simulation.
+    by_peer: BTreeMap<PeerId, Vec<Arc<Conn>>>,
     pub(crate) dials: HashMap<DialKey, Dial>,
     pub(crate) access: Access,
     pub(crate) marks: Marks,
@@ -408,9 +414,7 @@ impl Host {
     /// The peers that the host is connected to.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerId> {
-        let mut peers: Vec<PeerId> = self.inner.registry().by_peer.keys().copied().collect();
-        peers.sort_unstable();
-        peers
+        self.inner.registry().by_peer.keys().copied().collect()
     }
 
     /// Ends all connections to a peer; streams that are not finished are reset.

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -175,7 +175,7 @@ impl OwnRecord {
             if last.addrs == addrs {
                 return Ok(last.encoded.clone());
             }
-            last.seq.advance(SystemTime::now())
+            last.seq.advance(host.world.date())
         };
         let record = PeerRecord::new(host.own, seq, addrs.iter().cloned());
         let encoded = record.seal(&host.identity)?.as_bytes().to_vec();
@@ -195,7 +195,7 @@ pub(crate) async fn ask(host: Arc<Inner>, conn: Arc<Conn>) {
         }
     };
     let known = state.clone();
-    let in_time = conn.identification.send_if_modified(|old| {
+    let in_time = conn.identification.change(|old| {
         let pending = matches!(old, Identification::Pending);
         if pending {
             *old = state;
@@ -421,7 +421,6 @@ pub(crate) async fn wait_until(
     conn: &Conn,
     enough: impl Fn(&PeerInfo) -> bool,
 ) -> Result<Arc<PeerInfo>, OpenError> {
-    let mut state = conn.identification.subscribe();
     let done = |state: &Identification| match state {
         Identification::Pending => false,
         Identification::Known(info) => enough(info),
@@ -429,7 +428,7 @@ pub(crate) async fn wait_until(
     };
     let known = tokio::select! {
         biased;
-        known = state.wait_for(done) => known.ok(),
+        known = conn.identification.wait(|state| done(state).then(|| state.clone())) => Some(known),
         () = conn.ended.cancelled() => None,
     };
     let lost = |cause: ConnectionError| OpenError::Stream {
@@ -438,10 +437,10 @@ pub(crate) async fn wait_until(
         stage: Stage::Protocol,
         cause: cause.into(),
     };
-    match known.as_deref() {
-        Some(Identification::Known(info)) => Ok(Arc::clone(info)),
-        Some(Identification::Failed(error)) => Err((**error).clone()),
-        Some(Identification::Lost(cause)) => Err(lost(cause.clone())),
+    match known {
+        Some(Identification::Known(info)) => Ok(info),
+        Some(Identification::Failed(error)) => Err(OpenError::clone(&error)),
+        Some(Identification::Lost(cause)) => Err(lost(cause)),
         Some(Identification::Pending) | None => Err(lost(ConnectionError::Dropped)),
     }
 }

@@ -79,6 +79,8 @@ mod target;
 mod trim;
 mod upgrade;
 mod usage;
+mod watched;
+mod world;
 
 pub use builder::Builder;
 pub use connection::KeepAlive;

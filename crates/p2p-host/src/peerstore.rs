@@ -281,8 +281,9 @@ impl Peers {
         let before = std::mem::replace(&mut entry.bytes, entry.peer.len());
         self.bytes = self.bytes - before + entry.bytes;
         while self.known.len() > PEERS_MAX || self.bytes > BYTES_MAX {
-            let rank =
-                |(_, e): &(&PeerId, &Entry)| (e.connected > 0, e.peer.has_user_addr(), e.heard);
+            let rank = |(peer, e): &(&PeerId, &Entry)| {
+                (e.connected > 0, e.peer.has_user_addr(), e.heard, **peer)
+            };
             let others = self.known.iter().filter(|(other, _)| **other != peer);
             let Some((least, _)) = others.min_by_key(rank) else { return };
             let least = *least;

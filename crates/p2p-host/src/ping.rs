@@ -14,6 +14,7 @@ use crate::{
     error::Cause,
     ledger::Max,
     open::open_counted,
+    world::World,
 };
 
 /// The protocol's name.
@@ -113,7 +114,7 @@ impl Pinger {
     }
 
     async fn ping_on(&mut self, mut stream: Stream) -> Result<Duration, PingError> {
-        match timeout(PING_MAX, exchange(&mut stream)).await {
+        match timeout(PING_MAX, exchange(&self.host.inner.world, &mut stream)).await {
             Ok(Ok(round_trip)) => {
                 self.stream = Some(stream);
                 Ok(round_trip)
@@ -142,9 +143,9 @@ impl Drop for Pinger {
     }
 }
 
-async fn exchange(stream: &mut Stream) -> Result<Duration, PingError> {
+async fn exchange(world: &World, stream: &mut Stream) -> Result<Duration, PingError> {
     let mut ping = [0; PING_LEN];
-    getrandom::fill(&mut ping).map_err(|error| PingError::Randomness(error.to_string()))?;
+    world.fill(&mut ping).map_err(|error| PingError::Randomness(error.to_string()))?;
     let begun = Instant::now();
     let failed = |error: io::Error| PingError::Stream(error.into());
     stream.write_all(&ping).await.map_err(failed)?;

@@ -111,6 +111,7 @@ async fn run(host: Arc<Inner>, mut changes: watch::Receiver<()>, mut told: Told)
     loop {
         let forget = host.sights.poll_timeout();
         tokio::select! {
+            biased;
             changed = changes.changed() => match changed {
                 Ok(()) => tokio::time::sleep(GATHERING).await,
                 Err(_) => return,
@@ -187,8 +188,7 @@ async fn receive(
         let own = Arc::ptr_eq(conn.info(), &info);
         let said = if own { said.clone() } else { said.clone().of_any_connection() };
         let mut known = None;
-        conn.identification
-            .send_modify(|state| known = Some(state.update(said, info.public_key())));
+        conn.identification.change(|state| known = Some(state.update(said, info.public_key())));
         // Nobody is told of a peer after its connection's end.
         if let Some(info) = known.filter(|_| own && !conn.ended.is_cancelled()) {
             host.learned(&conn, info);
@@ -211,7 +211,11 @@ impl Rates {
         }
         if self.0.len() >= GROUPS_MAX && !self.0.contains_key(&group) {
             self.0.retain(|_, paid| *paid > now);
-            let least = self.0.iter().min_by_key(|(_, paid)| **paid).map(|(group, _)| *group);
+            let least = self
+                .0
+                .iter()
+                .min_by_key(|(group, paid)| (**paid, **group))
+                .map(|(group, _)| *group);
             if let Some(least) = least.filter(|_| self.0.len() >= GROUPS_MAX) {
                 self.0.remove(&least);
             }
