@@ -7,7 +7,8 @@
 //!   [`ErrorCode`];
 //! - what a peer signs: [`Envelope`], [`PeerRecord`];
 //! - the contracts of the layers: [`Transport`], [`Security`], [`Muxer`], and what they produce:
-//!   [`Pipe`], [`Session`], [`Connection`], [`Stream`]; and [`Resolve`], for names in addresses;
+//!   [`Pipe`], [`Session`], [`Connection`], [`Stream`]; [`Resolve`], for names in addresses, and
+//!   [`Store`], for what is known of peers;
 //! - the errors that cross those contracts.
 //!
 //! It deliberately has no socket, clock, task or lock, and no implementation of any layer.
@@ -55,6 +56,7 @@ mod peer_record;
 mod protocol;
 mod resolve;
 mod security;
+mod store;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -79,5 +81,6 @@ pub use peer_record::{PeerRecord, PeerRecordError, RecordSeq, StaleRecord};
 pub use protocol::{ProtocolId, ProtocolIdError};
 pub use resolve::{Resolve, ResolveError};
 pub use security::{Clear, Handshake, Open, Opened, Seal, Security, Session};
+pub use store::{STORE_ENTRY_LEN_MAX, STORE_ENTRY_VERSION, Store, StoreError};
 pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream};
 pub use transport::{DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport};
