@@ -4,7 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use p2p_core::{Keypair, Muxer, Resolve, Security, SecurityError, Transport};
+use p2p_core::{Keypair, Muxer, Resolve, Security, SecurityError, Store, Transport};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     gate::Access,
     host::{Config, Inner},
     identify,
+    keeper::Keeper,
     ledger::HostLimits,
     ping, push,
     resolve::Resolver,
@@ -31,6 +32,7 @@ pub struct Builder {
     muxers: Vec<Arc<dyn Muxer>>,
     listen: Vec<String>,
     gater: Option<Arc<dyn Gater>>,
+    store: Option<Box<dyn Store>>,
     access: Access,
     refused: Option<LimitReached>,
     config: Config,
@@ -46,6 +48,7 @@ impl Builder {
             muxers: Vec::new(),
             listen: Vec::new(),
             gater: None,
+            store: None,
             access: Access::default(),
             refused: None,
             world: World::System,
@@ -125,6 +128,17 @@ impl Builder {
     /// Has `gater` judge every connection. Default: all are allowed.
     pub fn gater(mut self, gater: impl Gater) -> Self {
         self.gater = Some(Arc::new(gater));
+        self
+    }
+
+    /// Has `store` keep what is known of peers: [`Builder::spawn`] begins with what it holds, and
+    /// what changes from there on is written within a second or two, and by [`Host::close`].
+    /// Default: none, and what is known ends with the host.
+    ///
+    /// The host knows what it knows also while the store cannot be written, as on a full disk:
+    /// see [`Event::StoreFailed`](crate::Event::StoreFailed). Tags and protections are not kept.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Box::new(store));
         self
     }
 
@@ -366,11 +380,18 @@ impl Builder {
             Inner::new(identity, world, config, self.transports, upgrader, self.gater, runtime);
         inner.registry().access = self.access;
         let host = Host::new(inner);
+        let keeper = match self.store {
+            Some(store) => Some(Keeper::load(store, &host.inner.peerstore).await?),
+            None => None,
+        };
         identify::register(&host.inner)?;
         ping::register(&host.inner.protocols)?;
         push::register(&host.inner)?;
         for addr in &self.listen {
             host.listen(addr).await?;
+        }
+        if let Some(keeper) = keeper {
+            keeper.begin(&host.inner);
         }
         Ok(host)
     }

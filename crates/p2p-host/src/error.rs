@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use p2p_core::{
     ConnectionError, IoCause, KeyError, Multiaddr, PeerId, ProtocolId, ResolveError, SecurityError,
-    StreamError, TransportError,
+    StoreError, StreamError, TransportError,
 };
 use p2p_multistream::NegotiationError;
 
@@ -326,6 +326,9 @@ pub enum BuildError {
     /// More entries on a list than it takes.
     #[error(transparent)]
     Limit(#[from] LimitReached),
+    /// What a store has kept could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// `spawn` was called outside a tokio runtime.
     #[error("`spawn` must be called on a tokio runtime")]
     NoRuntime,

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use p2p_core::{ConnectionError, ConnectionInfo, Multiaddr, PeerId, ProtocolId};
+use p2p_core::{ConnectionError, ConnectionInfo, Multiaddr, PeerId, ProtocolId, StoreError};
 use tokio::sync::broadcast;
 
 use crate::{InboundError, LimitReached, identify::PeerInfo};
@@ -72,6 +72,15 @@ pub enum Event {
         /// The limit.
         limit: LimitReached,
     },
+    /// What is known of peers cannot be written to the store. The host goes on without, and tries
+    /// again after 2 s, and then less often up to every minute; this is told once, until
+    /// [`Event::StoreRecovered`].
+    StoreFailed {
+        /// Why.
+        error: StoreError,
+    },
+    /// The store has taken all that had changed since [`Event::StoreFailed`].
+    StoreRecovered,
     /// The subscriber was too slow: so many events are lost to it.
     Missed {
         /// How many.

@@ -99,7 +99,7 @@ pub(crate) struct Inner {
     registry: Mutex<Registry>,
     events: broadcast::Sender<Event>,
     pub(crate) tasks: TaskTracker,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
     /// Ends everything.
     pub(crate) end: CancellationToken,
     /// Ends listening and dialing.

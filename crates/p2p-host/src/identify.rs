@@ -39,7 +39,7 @@ const MESSAGE_LEN_MAX: usize = 8192;
 const MESSAGES_MAX: usize = 10;
 /// What is kept of one peer (IDENT-13).
 const ADDRS_MAX: usize = 64;
-const PROTOCOLS_MAX: usize = 1024;
+pub(crate) const PROTOCOLS_MAX: usize = 1024;
 /// Identify streams of one peer that are answered at a time (CONN-46).
 const STREAMS_OF_PEER_MAX: usize = 16;
 

@@ -45,6 +45,15 @@ mod builder;
 mod connection;
 mod dial;
 mod dispatch;
+mod entry;
+#[rustfmt::skip]
+#[allow(
+    unreachable_pub,
+    unnameable_types,
+    clippy::exhaustive_structs,
+    reason = "generated from proto/peer_entry.proto"
+)]
+mod entry_proto;
 mod error;
 mod event;
 #[cfg(feature = "fuzzing")]
@@ -55,6 +64,7 @@ mod group;
 mod host;
 pub mod identify;
 mod ip;
+mod keeper;
 pub mod key_file;
 mod ledger;
 mod listen;

@@ -1,20 +1,24 @@
 //! What is known of peers: where they can be reached, who they are, what they serve.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use p2p_core::{
     AddrExt, ConnectionInfo, Multiaddr, PeerId, ProtocolId, PublicKey, Role, addrs_for,
 };
+use tokio::sync::Notify;
 
-use crate::identify::PeerInfo;
+use crate::{
+    entry::{self, Decoded, Moment},
+    identify::PeerInfo,
+};
 
 /// How long an address is kept after its peer has named it, or was last connected.
-const LIFETIME: Duration = Duration::from_secs(3600);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 /// Peers that are known; the one that was heard of the longest ago makes room. A connected peer,
 /// or one with an address that the application gave, does so only where there is no other.
 const PEERS_MAX: usize = 4096;
@@ -24,6 +28,9 @@ const ADDRS_MAX: usize = 64;
 const BYTES_MAX: usize = 16 << 20;
 /// What a peer, an address and a protocol's name take beside their own bytes.
 const OVERHEAD: usize = 128;
+/// What is written to a store at once: so many peers, or entries of so many bytes and one more.
+const BATCH_PEERS_MAX: usize = 1024;
+const BATCH_LEN_MAX: usize = 4 << 20;
 
 /// Who says that a peer can be reached at an address, the least reliable first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,7 +84,7 @@ impl KnownPeer {
     }
 
     /// Adds an address, or renews it. What is known from better sources stays so.
-    fn learn(&mut self, addr: &Multiaddr, source: AddrSource, expires: Option<Instant>) {
+    pub(crate) fn learn(&mut self, addr: &Multiaddr, source: AddrSource, expires: Option<Instant>) {
         if let Some(known) = self.addrs.iter_mut().find(|known| known.addr == *addr) {
             known.source = known.source.max(source);
             known.expires = if known.source == AddrSource::User { None } else { expires };
@@ -99,11 +106,13 @@ impl KnownPeer {
 pub struct Peerstore {
     own: PeerId,
     peers: Arc<Mutex<Peers>>,
+    /// Something is to be written to the store.
+    changed: Arc<Notify>,
 }
 
 impl Peerstore {
     pub(crate) fn new(own: PeerId) -> Self {
-        Self { own, peers: Arc::default() }
+        Self { own, peers: Arc::default(), changed: Arc::default() }
     }
 
     /// The time by the host's clock.
@@ -111,8 +120,55 @@ impl Peerstore {
         tokio::time::Instant::now().into_std()
     }
 
+    fn moment() -> Moment {
+        Moment { now: Self::now(), wall: SystemTime::now() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known, and has the store told.
+    fn change<T>(&self, change: impl FnOnce(&mut Peers, Instant) -> T) -> T {
+        let (changed, unsaved) = {
+            let mut peers = self.lock();
+            (change(&mut peers, Self::now()), peers.is_unsaved())
+        };
+        if unsaved {
+            self.changed.notify_one();
+        }
+        changed
+    }
+
+    /// Takes what a store has kept. From here on it is told of changes.
+    pub(crate) fn load(&self, kept: Vec<(PeerId, Bytes)>) {
+        let at = Self::moment();
+        let stored = kept.iter().map(|(peer, _)| *peer).collect();
+        let others = kept.into_iter().filter(|(peer, _)| *peer != self.own);
+        // Signatures are verified before the lock is taken.
+        let read = |(peer, bytes): (PeerId, Bytes)| Some((peer, entry::decode(&peer, &bytes, at)?));
+        let decoded = others.filter_map(read).collect();
+        self.change(|peers, _| peers.load(stored, decoded));
+    }
+
+    /// Waits until something is to be written.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn wait_unsaved(&self) {
+        while !self.lock().is_unsaved() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// The next entries to be written, until [`Peerstore::saved`] says how that went. Empty when
+    /// all is written.
+    pub(crate) fn unsaved(&self) -> Vec<(PeerId, Option<Bytes>)> {
+        self.lock().unsaved(Self::moment())
+    }
+
+    pub(crate) fn saved(&self, written: bool) {
+        self.lock().saved(written);
     }
 
     /// Adds addresses at which a peer can be reached, for [`Host::open`](crate::Host::open) by its
@@ -127,7 +183,7 @@ impl Peerstore {
             (named.is_none_or(|named| named == peer) && !bare.is_empty()).then_some(bare)
         };
         let addrs: Vec<Multiaddr> = addrs.into_iter().filter_map(of_peer).take(ADDRS_MAX).collect();
-        self.lock().add(peer, &addrs, Self::now());
+        self.change(|peers, now| peers.add(peer, &addrs, now));
     }
 
     /// What is known of a peer.
@@ -145,15 +201,15 @@ impl Peerstore {
     }
 
     pub(crate) fn connected(&self, info: &ConnectionInfo) {
-        self.lock().handle_connected(info, Self::now());
+        self.change(|peers, now| peers.handle_connected(info, now));
     }
 
     pub(crate) fn disconnected(&self, peer: PeerId) {
-        self.lock().handle_disconnected(peer, Self::now());
+        self.change(|peers, now| peers.handle_disconnected(peer, now));
     }
 
     pub(crate) fn identified(&self, peer: PeerId, remote: &Multiaddr, info: &PeerInfo) {
-        self.lock().handle_identified(peer, remote, info, Self::now());
+        self.change(|peers, now| peers.handle_identified(peer, remote, info, now));
     }
 
     /// Where a peer can be dialed, the most reliable address first.
@@ -163,7 +219,7 @@ impl Peerstore {
 
     /// Forgets a peer. What is connected is heard of again. False when nothing was known.
     pub fn remove(&self, peer: &PeerId) -> bool {
-        self.lock().remove(peer)
+        self.change(|peers, _| peers.remove(peer))
     }
 }
 
@@ -173,6 +229,30 @@ struct Peers {
     known: HashMap<PeerId, Entry>,
     /// What all of them take.
     bytes: usize,
+    /// What of them a store does not have yet, where there is one.
+    saving: Option<Saving>,
+}
+
+/// How far a store is behind. What is dirty is known, in the store, or on its way there, so that
+/// it does not grow however long the store takes nothing.
+#[derive(Debug, Default)]
+struct Saving {
+    /// What the store has.
+    stored: HashSet<PeerId>,
+    /// What has changed since it was written.
+    dirty: HashSet<PeerId>,
+    /// What is being written, and whether it is set or removed.
+    writing: HashMap<PeerId, bool>,
+}
+
+impl Saving {
+    fn mark(&mut self, peer: PeerId, known: bool) {
+        if known || self.stored.contains(&peer) || self.writing.contains_key(&peer) {
+            self.dirty.insert(peer);
+        } else {
+            self.dirty.remove(&peer);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -269,7 +349,63 @@ impl Peers {
     fn remove(&mut self, peer: &PeerId) -> bool {
         let removed = self.known.remove(peer);
         self.bytes -= removed.as_ref().map_or(0, |entry| entry.bytes);
+        if let Some(saving) = &mut self.saving {
+            saving.mark(*peer, false);
+        }
         removed.is_some()
+    }
+
+    /// Takes what a store has kept, within the bounds. What is left out is to be removed there.
+    fn load(&mut self, stored: HashSet<PeerId>, mut read: Vec<(PeerId, Decoded)>) {
+        read.sort_unstable_by_key(|(_, decoded)| decoded.heard);
+        let mut dirty = HashSet::new();
+        for (peer, Decoded { known, heard, renewed }) in read {
+            self.change(peer, heard, |entry| entry.peer = known);
+            if renewed {
+                dirty.insert(peer);
+            }
+        }
+        dirty.extend(stored.iter().filter(|peer| !self.known.contains_key(peer)));
+        self.saving = Some(Saving { stored, dirty, writing: HashMap::new() });
+    }
+
+    fn is_unsaved(&self) -> bool {
+        self.saving.as_ref().is_some_and(|saving| !saving.dirty.is_empty())
+    }
+
+    fn unsaved(&mut self, at: Moment) -> Vec<(PeerId, Option<Bytes>)> {
+        let Some(saving) = &mut self.saving else { return Vec::new() };
+        let (mut batch, mut len) = (Vec::new(), 0);
+        for peer in &saving.dirty {
+            if batch.len() == BATCH_PEERS_MAX || len > BATCH_LEN_MAX {
+                break;
+            }
+            let entry = self.known.get(peer);
+            let encode = |e: &Entry| entry::encode(&e.peer, e.connected > 0, e.heard, at);
+            let bytes = entry.and_then(encode);
+            len += bytes.as_ref().map_or(0, Bytes::len);
+            batch.push((*peer, bytes));
+        }
+        saving.writing = batch.iter().map(|(peer, bytes)| (*peer, bytes.is_some())).collect();
+        for (peer, _) in &batch {
+            saving.dirty.remove(peer);
+        }
+        batch
+    }
+
+    fn saved(&mut self, written: bool) {
+        let Some(saving) = &mut self.saving else { return };
+        for (peer, set) in std::mem::take(&mut saving.writing) {
+            match (written, set) {
+                (true, true) => {
+                    saving.stored.insert(peer);
+                }
+                (true, false) => {
+                    saving.stored.remove(&peer);
+                }
+                (false, _) => saving.mark(peer, self.known.contains_key(&peer)),
+            }
+        }
     }
 
     /// Changes what is known of a peer, and keeps the bounds.
@@ -280,6 +416,9 @@ impl Peers {
         change(entry);
         let before = std::mem::replace(&mut entry.bytes, entry.peer.len());
         self.bytes = self.bytes - before + entry.bytes;
+        if let Some(saving) = &mut self.saving {
+            saving.mark(peer, true);
+        }
         while self.known.len() > PEERS_MAX || self.bytes > BYTES_MAX {
             let rank = |(peer, e): &(&PeerId, &Entry)| {
                 (e.connected > 0, e.peer.has_user_addr(), e.heard, **peer)
@@ -414,5 +553,104 @@ mod tests {
             peers.remove(&peer(number));
         }
         assert_eq!(peers.bytes, 0);
+    }
+
+    fn moment(now: Instant) -> Moment {
+        Moment { now, wall: SystemTime::UNIX_EPOCH + LIFETIME * 1000 }
+    }
+
+    #[test]
+    fn what_changes_while_it_is_written_is_written_again() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        let at = moment(now);
+        peers.add(peer(1), &[addr(1)], now);
+        assert!(!peers.is_unsaved() && peers.unsaved(at).is_empty());
+        peers.load(HashSet::new(), Vec::new());
+        for number in 1..4 {
+            peers.add(peer(number), &[addr(1)], now);
+        }
+        assert_eq!(peers.unsaved(at).len(), 3);
+        assert!(!peers.is_unsaved());
+        peers.add(peer(1), &[addr(2)], now);
+        assert!(peers.remove(&peer(2)));
+        peers.saved(true);
+        let mut batch = peers.unsaved(at);
+        batch.sort_by_key(|(_, entry)| entry.is_some());
+        let [(gone, None), (changed, Some(entry))] = &batch[..] else { panic!("{batch:?}") };
+        assert_eq!((*gone, *changed), (peer(2), peer(1)));
+        assert_eq!(entry::decode(changed, entry, at).unwrap().known.addrs.len(), 2);
+        // What was not written is to be written still.
+        peers.saved(false);
+        assert_eq!(peers.unsaved(at).len(), 2);
+        peers.saved(true);
+        assert!(!peers.is_unsaved());
+        let saving = peers.saving.as_ref().unwrap();
+        assert_eq!(saving.stored, HashSet::from([peer(1), peer(3)]));
+    }
+
+    #[test]
+    fn what_a_store_lacks_is_bounded_however_long_it_fails() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        let stored: HashSet<PeerId> = (0..10).map(peer).collect();
+        peers.load(stored.clone(), Vec::new());
+        let max = u32::try_from(PEERS_MAX).unwrap();
+        for number in 100..100 + max * 3 {
+            peers.add(peer(number), &[addr(1)], now + Duration::from_secs(number.into()));
+            if number % 500 == 0 {
+                peers.unsaved(moment(now));
+                peers.saved(false);
+            }
+        }
+        let saving = peers.saving.as_ref().unwrap();
+        assert_eq!((saving.dirty.len(), saving.stored.len()), (PEERS_MAX + 10, 10));
+        // All that is known is written in the end, and what the store had before is removed.
+        loop {
+            let batch = peers.unsaved(moment(now));
+            assert!(batch.len() <= BATCH_PEERS_MAX);
+            if batch.is_empty() {
+                break;
+            }
+            peers.saved(true);
+        }
+        let known: HashSet<PeerId> = peers.known.keys().copied().collect();
+        assert_eq!(peers.saving.unwrap().stored, known);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_bytes() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        peers.load(HashSet::new(), Vec::new());
+        for number in 0..100 {
+            let mut info = named(number, &[1], None);
+            info.agent = "x".repeat(100_000);
+            identified(&mut peers, &info, now);
+        }
+        let len = |batch: &[(PeerId, Option<Bytes>)]| -> usize {
+            batch.iter().filter_map(|(_, entry)| Some(entry.as_ref()?.len())).sum()
+        };
+        let first = peers.unsaved(moment(now));
+        assert!((BATCH_LEN_MAX..BATCH_LEN_MAX + 200_000).contains(&len(&first)), "{}", len(&first));
+        peers.saved(true);
+        let second = peers.unsaved(moment(now));
+        assert!(first.len() < 100 && !second.is_empty());
+    }
+
+    #[test]
+    fn what_is_loaded_is_bounded_and_the_newest_stay() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        let max = u32::try_from(PEERS_MAX).unwrap();
+        let entry = |number: u32| {
+            let mut known = KnownPeer::default();
+            known.learn(&addr(1), AddrSource::Dialed, Some(now + LIFETIME));
+            let heard = now + Duration::from_secs(number.into());
+            (peer(number), Decoded { known, heard, renewed: number == max })
+        };
+        let read: Vec<_> = (0..max + 10).map(entry).collect();
+        peers.load((0..max + 10).map(peer).collect(), read);
+        assert_eq!(peers.known.len(), PEERS_MAX);
+        assert!(!peers.known.contains_key(&peer(9)) && peers.known.contains_key(&peer(10)));
+        let batch = peers.unsaved(moment(now));
+        let removed = batch.iter().filter(|(_, entry)| entry.is_none()).count();
+        assert_eq!((batch.len(), removed), (11, 10));
     }
 }
