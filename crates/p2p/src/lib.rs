@@ -36,6 +36,7 @@
 //! | `dns` | no | names in addresses, `/dns`, `/dns4`, `/dns6` and `/dnsaddr`: [`dns`], which [`builder`] gives to the host with the system's configuration; 54 more crates |
 //! | `pnet` | no | private networks, [`pnet`] and [`private_builder`] |
 //! | `full` | no | everything above |
+//! | `store` | no | a file for what is known of peers, [`store`]; one more crate; needs Rust 1.90 |
 //! | `plaintext` | no | a channel without encryption or proof of identity, for tests: [`plaintext`] |
 //! | `mplex` | no | the deprecated mplex multiplexer, in [`mux`], for peers that know no other |
 //!
@@ -47,15 +48,16 @@
         feature = "yamux",
         feature = "dns",
         feature = "pnet",
-        feature = "plaintext"
+        feature = "plaintext",
+        feature = "store"
     )),
     allow(rustdoc::broken_intra_doc_links, reason = "the links are to features")
 )]
 
 pub use p2p_core::{
     self as core, AddrExt, ConnectionError, ConnectionInfo, ErrorCode, KeyError, KeyType, Keypair,
-    Multiaddr, PeerId, ProtocolId, PublicKey, RecvStream, Resolve, ResolveError, SendStream,
-    Stream, StreamError,
+    Multiaddr, PeerId, ProtocolId, PublicKey, RecvStream, Resolve, ResolveError, SendStream, Store,
+    StoreError, Stream, StreamError,
 };
 #[cfg(feature = "dns")]
 pub use p2p_dns as dns;
@@ -75,6 +77,8 @@ pub use p2p_pnet as pnet;
 pub use p2p_security_noise as noise;
 #[cfg(feature = "plaintext")]
 pub use p2p_security_plaintext as plaintext;
+#[cfg(feature = "store")]
+pub use p2p_store_redb as store;
 #[cfg(feature = "tcp")]
 pub use p2p_transport_tcp as tcp;
 
