@@ -1,0 +1,5 @@
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    compare_peer::main::<sealed_pipe::Peer>(None)
+}
