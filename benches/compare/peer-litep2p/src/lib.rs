@@ -13,9 +13,7 @@ use litep2p::{
     Litep2p, Litep2pEvent, PeerId,
     codec::ProtocolCodec,
     config::ConfigBuilder,
-    protocol::{
-        Direction, TransportEvent, TransportService, UserProtocol, libp2p::identify,
-    },
+    protocol::{Direction, TransportEvent, TransportService, UserProtocol, libp2p::identify},
     substream::Substream,
     transport::tcp::config::Config as TcpConfig,
     types::{SubstreamId, protocol::ProtocolName},
@@ -82,7 +80,9 @@ impl UserProtocol for Streams {
                 Some(command) = self.commands.recv(), if connected => match command {
                     Command::Open(peer, opened) => match service.open_substream(peer) {
                         Ok(id) => drop(opening.insert(id, opened)),
-                        Err(error) => opened.send(Err(format!("{error:?}"))).ok(),
+                        Err(error) => {
+                            opened.send(Err(format!("{error:?}"))).ok();
+                        }
                     },
                     Command::Close(peer) => {
                         if let Err(error) = service.force_close(peer) {
@@ -115,9 +115,7 @@ fn node(args: &Args, listen: Option<&str>) -> Result<(Litep2p, Commands), Failur
     if let Some(records) = args.tune.get("write-buffer") {
         tcp.noise_write_buffer_size = records.parse()?;
     }
-    let mut config = ConfigBuilder::new()
-        .with_tcp(tcp)
-        .with_keep_alive_timeout(LONG);
+    let mut config = ConfigBuilder::new().with_tcp(tcp).with_keep_alive_timeout(LONG);
     if args.tuned("identify", "on") == "on" {
         let (identify, mut events) = identify::Config::new("ipfs/0.1.0".into(), None);
         tokio::spawn(async move { while events.next().await.is_some() {} });
@@ -163,7 +161,10 @@ impl Node for Peer {
 
     async fn connect(&self, addr: &str) -> Result<PeerId, Failure> {
         let (reply, connected) = oneshot::channel();
-        self.dials.send(Dial::Connect(addr.into(), reply)).await.map_err(|_| "the node has ended")?;
+        self.dials
+            .send(Dial::Connect(addr.into(), reply))
+            .await
+            .map_err(|_| "the node has ended")?;
         Ok(connected.await??)
     }
 
@@ -184,20 +185,26 @@ impl Node for Peer {
 }
 
 async fn drive(mut node: Litep2p, mut asked: mpsc::Receiver<Dial>) {
-    let (mut dialing, mut closing) = (None, None);
+    let (mut dialing, mut closing, mut closed) = (None, None, false);
     loop {
         tokio::select! {
             dial = asked.recv() => match dial {
                 None => return,
                 Some(Dial::Connect(addr, reply)) => {
+                    closed = false;
                     let dialed = match addr.parse() {
                         Ok(addr) => node.dial_address(addr).await.map_err(|e| e.to_string()),
                         Err(_) => Err(format!("not an address: {addr}")),
                     };
                     match dialed {
                         Ok(()) => dialing = Some(reply),
-                        Err(error) => reply.send(Err(error)).ok(),
+                        Err(error) => {
+                            reply.send(Err(error)).ok();
+                        }
                     }
+                }
+                Some(Dial::Closed(reply)) if closed => {
+                    reply.send(()).ok();
                 }
                 Some(Dial::Closed(reply)) => closing = Some(reply),
             },
@@ -214,6 +221,7 @@ async fn drive(mut node: Litep2p, mut asked: mpsc::Receiver<Dial>) {
                     }
                 }
                 Some(Litep2pEvent::ConnectionClosed { .. }) => {
+                    closed = true;
                     if let Some(reply) = closing.take() {
                         reply.send(()).ok();
                     }

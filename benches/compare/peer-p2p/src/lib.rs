@@ -5,8 +5,13 @@
 use std::{future::pending, io, time::Duration};
 
 use bytes::Bytes;
-use compare_peer::{Args, Buffer, Failure, Node, Protocol, Stream, check, pattern::Pattern, serve_stream};
-use p2p::{Event, Events, Host, PeerId, noise::{Noise, cipher::Cipher}};
+use compare_peer::{
+    Args, Buffer, Failure, Node, Protocol, Stream, check, pattern::Pattern, serve_stream,
+};
+use p2p::{
+    Event, Events, Host, PeerId,
+    noise::{Noise, cipher::Cipher},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Mutex,

@@ -12,9 +12,16 @@ use std::time::Duration;
 use compare_peer::{Args, Failure, Node, Plain, Protocol};
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, core::upgrade::Version, identify,
-    multiaddr::Protocol as Part, noise,
-    swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle, dial_opts::{DialOpts, PeerCondition}},
+    Multiaddr, PeerId, Swarm, SwarmBuilder,
+    core::upgrade::Version,
+    identify,
+    multiaddr::Protocol as Part,
+    noise,
+    swarm::{
+        NetworkBehaviour, SwarmEvent,
+        behaviour::toggle::Toggle,
+        dial_opts::{DialOpts, PeerCondition},
+    },
     tcp, yamux,
 };
 use streams::Opener;
@@ -137,7 +144,9 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command
                         .build();
                     match swarm.dial(dial) {
                         Ok(()) => dialing = Some(reply),
-                        Err(error) => reply.send(Err(error.to_string())).ok(),
+                        Err(error) => {
+                            reply.send(Err(error.to_string())).ok();
+                        }
                     }
                 }
                 Some(Command::Close(peer, reply)) => {

@@ -17,7 +17,9 @@ use libp2p::{
     swarm::{
         self, ConnectionDenied, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
         SubstreamProtocol, THandlerInEvent, ToSwarm,
-        handler::{ConnectionEvent, ConnectionHandler, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+        handler::{
+            ConnectionEvent, ConnectionHandler, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+        },
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -144,7 +146,9 @@ impl ConnectionHandler for Handler {
             swarm::handler::ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: (stream, reply),
                 ..
-            }) => reply.send(stream).ok(),
+            }) => {
+                reply.send(stream).ok();
+            }
             // Of a stream that was not opened, the reply is dropped.
             _ => {}
         }

@@ -40,10 +40,8 @@ pub trait Node: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Dials, secures and multiplexes; the node has one connection at a time.
-    fn connect(
-        &self,
-        addr: &str,
-    ) -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
+    fn connect(&self, addr: &str)
+    -> impl Future<Output = Result<Self::Connection, Failure>> + Send;
 
     /// Opens a stream, and negotiates its protocol.
     fn open(

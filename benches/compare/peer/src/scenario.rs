@@ -264,8 +264,7 @@ async fn dial<N: Node>(node: &N, args: &Args, ping: bool) -> Result<Duration, Fa
     let begun = Instant::now();
     let connection = step("connecting", node.connect(&args.addr)).await?;
     if ping {
-        let mut stream =
-            step("opening a stream", node.open(&connection, Protocol::Ping)).await?;
+        let mut stream = step("opening a stream", node.open(&connection, Protocol::Ping)).await?;
         exchange(&mut stream, 0).await?;
     }
     let time = begun.elapsed();
@@ -446,7 +445,8 @@ async fn round_trips<N: Node>(args: &Args) -> Result<Figures, Failure> {
     let rtt = args.rtt.as_secs_f64() * 1e3;
     let mut figures = Map::new();
     figures.insert("rtt_ms".into(), json!(rtt));
-    for (name, times) in ["connected_ms", "stream_open_ms", "first_echo_ms"].iter().zip(&mut times) {
+    for (name, times) in ["connected_ms", "stream_open_ms", "first_echo_ms"].iter().zip(&mut times)
+    {
         figures.insert((*name).into(), json!(times.percentile(50) / 1e3));
     }
     figures.insert("round_trips".into(), json!(times[2].percentile(50) / 1e3 / rtt));

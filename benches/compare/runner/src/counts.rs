@@ -100,7 +100,11 @@ async fn calls(program: &str, counted: &Counted) -> Result<Value, Failure> {
 }
 
 /// The system calls of a whole run, of both processes together.
-async fn traced(program: &str, counted: &Counted, work: &str) -> Result<Map<String, Value>, Failure> {
+async fn traced(
+    program: &str,
+    counted: &Counted,
+    work: &str,
+) -> Result<Map<String, Value>, Failure> {
     let server = Server::start(program, &[]).await?;
     let files = ["server", "client"].map(|side| {
         std::env::temp_dir().join(format!("compare-{}-{side}.txt", std::process::id()))

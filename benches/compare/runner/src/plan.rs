@@ -18,16 +18,10 @@ const P2P_RUSTCRYPTO: Contender = Contender {
     program: "peer-p2p",
     args: &["--tune", "cipher=rustcrypto"],
 };
-const P2P_AWS: Contender = Contender {
-    name: "p2p-aws-lc-rs",
-    program: "peer-p2p",
-    args: &["--tune", "cipher=aws-lc-rs"],
-};
-const P2P_OPTIMISTIC: Contender = Contender {
-    name: "p2p-optimistic",
-    program: "peer-p2p",
-    args: &["--tune", "open=optimistic"],
-};
+const P2P_AWS: Contender =
+    Contender { name: "p2p-aws-lc-rs", program: "peer-p2p", args: &["--tune", "cipher=aws-lc-rs"] };
+const P2P_OPTIMISTIC: Contender =
+    Contender { name: "p2p-optimistic", program: "peer-p2p", args: &["--tune", "open=optimistic"] };
 pub const RUST_LIBP2P: Contender =
     Contender { name: "rust-libp2p", program: "peer-rust-libp2p", args: &[] };
 const RUST_LIBP2P_OPTIMISTIC: Contender = Contender {
@@ -157,14 +151,7 @@ pub fn plan(options: &Options) -> Vec<Case> {
     let each = |name, in_sequence: String, at_once: Option<String>| {
         let mut variants = vec![variant("in sequence", in_sequence, &all)];
         variants.extend(at_once.map(|args| variant("64 at once", args, &all)));
-        Case {
-            name,
-            scenario: name,
-            delay_ms: None,
-            rounds,
-            runtimes: both.clone(),
-            variants,
-        }
+        Case { name, scenario: name, delay_ms: None, rounds, runtimes: both.clone(), variants }
     };
     let idle = |name, args: String| Case {
         name,
@@ -174,11 +161,7 @@ pub fn plan(options: &Options) -> Vec<Case> {
         runtimes: vec![Runtime::Multi],
         variants: vec![variant("idle", args, &all)],
     };
-    let mut rr = each(
-        "rr",
-        format!("--count {}", 50_000 / part),
-        None,
-    );
+    let mut rr = each("rr", format!("--count {}", 50_000 / part), None);
     rr.variants[0].contenders.push(SEALED_RING);
     rr.variants[0].contenders.push(TCP);
     let conns = options.conns.unwrap_or(1000 / part);
@@ -232,7 +215,9 @@ pub fn plan(options: &Options) -> Vec<Case> {
             )],
         },
     ];
-    cases.retain(|case| options.only.is_empty() || options.only.iter().any(|only| only == case.name));
+    cases.retain(|case| {
+        options.only.is_empty() || options.only.iter().any(|only| only == case.name)
+    });
     for case in &mut cases {
         case.runtimes.retain(|runtime| options.runtime.is_none_or(|only| only == *runtime));
         if case.runtimes.is_empty() {

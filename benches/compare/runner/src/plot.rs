@@ -53,7 +53,8 @@ fn bars(results: &Results, case: &str, title: &str) -> String {
         if *label != group {
             group.clone_from(label);
             let above = y - 4.0;
-            let _ = writeln!(svg, "<text x=\"8\" y=\"{above}\" font-weight=\"bold\">{label}</text>");
+            let _ =
+                writeln!(svg, "<text x=\"8\" y=\"{above}\" font-weight=\"bold\">{label}</text>");
         }
         let x = |value: f64| LABEL_WIDTH + BARS_WIDTH * value / most;
         let (baseline, middle) = (y + BAR_HEIGHT * 0.75, y + BAR_HEIGHT / 2.0);

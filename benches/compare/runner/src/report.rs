@@ -85,8 +85,13 @@ pub fn markdown(figures: &Value, results: &Results, build: &Value, docs: bool) -
         text("rustc"),
         text("congestion_control"),
         text("load_at_the_end"),
-        figures["options"].as_array().into_iter().flatten().filter_map(Value::as_str)
-            .collect::<Vec<_>>().join(" "),
+        figures["options"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(" "),
     );
     out.push_str("## Targets\n\nMedians of one run.\n\n");
     out.push_str(&targets::table(results, build));
@@ -183,7 +188,13 @@ fn builds(build: &Value) -> String {
             let values = of[what].as_array().into_iter().flatten().filter_map(Value::as_f64);
             Spread::of(values.collect()).map(cell).unwrap_or_default()
         };
-        let _ = writeln!(out, "| {name} | {} | {} | {} |", of["crates"], spread("wall_s"), spread("cpu_s"));
+        let _ = writeln!(
+            out,
+            "| {name} | {} | {} | {} |",
+            of["crates"],
+            spread("wall_s"),
+            spread("cpu_s")
+        );
     }
     out
 }
@@ -192,7 +203,8 @@ fn builds(build: &Value) -> String {
 pub fn into_docs(text: &str) -> Result<(), Failure> {
     let path = options::repository().join("docs/performance.md");
     let page = fs::read_to_string(&path)?;
-    let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let parts =
+        page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = parts.ok_or_else(|| format!("{} has no marks", path.display()))?;
     fs::write(&path, format!("{before}{BEGIN}\n\n{text}\n{END}{after}"))?;
     Ok(())

@@ -62,8 +62,7 @@ impl Results {
     /// Variants and runtimes of a case; the default runtime first.
     pub fn rows(&self, case: &str) -> Vec<(String, String)> {
         let of = self.values.keys().filter(|key| key.case == case);
-        let mut rows: Vec<_> =
-            of.map(|key| (key.runtime.clone(), key.variant.clone())).collect();
+        let mut rows: Vec<_> = of.map(|key| (key.runtime.clone(), key.variant.clone())).collect();
         rows.sort_by_key(|(runtime, variant)| {
             let number: u32 = variant.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
             (runtime != "multi", number)

@@ -48,11 +48,7 @@ fn command(program: &str) -> Result<Command, Failure> {
 }
 
 /// Runs a client to its end; gives its line. `before` are the words before its own.
-pub async fn client(
-    before: &[String],
-    program: &str,
-    args: &[String],
-) -> Result<Value, Failure> {
+pub async fn client(before: &[String], program: &str, args: &[String]) -> Result<Value, Failure> {
     let mut command = match before {
         [] => command(program)?,
         [first, rest @ ..] => {
@@ -69,11 +65,7 @@ pub async fn client(
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-pub async fn all(
-    options: &Options,
-    plan: &[Case],
-    results: &mut Results,
-) -> Result<(), Failure> {
+pub async fn all(options: &Options, plan: &[Case], results: &mut Results) -> Result<(), Failure> {
     let begun = Instant::now();
     for (number, case) in plan.iter().enumerate() {
         for round in 0..case.rounds {
@@ -93,8 +85,7 @@ pub async fn all(
                 }
                 for variant in &case.variants {
                     for contender in &variant.contenders {
-                        let place =
-                            [case.name, variant.name, runtime.name(), contender.name];
+                        let place = [case.name, variant.name, runtime.name(), contender.name];
                         match once(case, *contender, &variant.args, *runtime).await {
                             Ok(line) => results.add(place, &line),
                             Err(error) => eprintln!("        {}: {error}", place.join(", ")),

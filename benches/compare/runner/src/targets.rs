@@ -70,9 +70,8 @@ impl Of<'_> {
     /// `ours` by the best of the peers.
     fn by_peer(&self, place: [&str; 3], ours: &str, figure: &str, more: bool) -> Option<f64> {
         let [case, variant, runtime] = place;
-        let peers = PEERS.iter().filter_map(|peer| {
-            self.median([case, variant, runtime, peer], figure)
-        });
+        let peers =
+            PEERS.iter().filter_map(|peer| self.median([case, variant, runtime, peer], figure));
         let best = if more { peers.reduce(f64::max) } else { peers.reduce(f64::min) };
         Some(self.median([case, variant, runtime, ours], figure)? / best?)
     }

@@ -6,7 +6,9 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use compare_peer::{Args, Buffer, Failure, Node, Plain, Protocol, Stream, check, pattern::Pattern, serve_stream};
+use compare_peer::{
+    Args, Buffer, Failure, Node, Plain, Protocol, Stream, check, pattern::Pattern, serve_stream,
+};
 use p2p_core::Keypair;
 use p2p_security_noise::cipher::{Cipher, CipherKey, NONCE_LEN, TAG_LEN};
 use tokio::{
@@ -104,7 +106,8 @@ impl Node for Peer {
         };
         let mut pipe = Pipe::new(socket, self.0)?;
         let number = Protocol::ALL.iter().position(|other| *other == protocol);
-        pipe.say(&[number.and_then(|number| u8::try_from(number).ok()).ok_or("no number")?]).await?;
+        pipe.say(&[number.and_then(|number| u8::try_from(number).ok()).ok_or("no number")?])
+            .await?;
         Ok(pipe)
     }
 
