@@ -4,7 +4,9 @@ use clap::{
     Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use p2p::{AddrExt, IntoTarget, KeyType, Multiaddr, core::parse_multiaddr};
+use p2p::{AddrExt, IntoTarget, KeyType, Multiaddr, PeerId, core::parse_multiaddr};
+
+use crate::socket::Socket;
 
 /// libp2p from the command line: see it work, listen, ping and identify peers, manage keys.
 #[derive(Debug, Parser)]
@@ -37,13 +39,8 @@ pub(crate) enum Command {
     /// Listen for peers until Ctrl-C; answer ping, identify and /echo/1.0.0
     #[command(after_help = "Example: p2p listen --listen /ip4/0.0.0.0/tcp/4001 --key node.key")]
     Listen {
-        /// An address to listen on; may be given several times
-        #[arg(long, value_name = "ADDR", default_value = "/ip4/0.0.0.0/tcp/0", value_parser = listen_addr)]
-        listen: Vec<Multiaddr>,
-
-        /// The key file that says which peer this is [default: a new peer each time]
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
+        #[command(flatten)]
+        listen: ListenArgs,
     },
     /// Measure round trips to a peer, all on one stream
     #[command(after_help = "Example: p2p ping -c 10 /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…")]
@@ -51,12 +48,145 @@ pub(crate) enum Command {
     /// Ask a peer who it is and what it supports
     #[command(after_help = "Example: p2p identify /ip4/192.0.2.7/tcp/4001")]
     Identify(PeerArgs),
+    /// Carry stdin and stdout over a stream, as netcat does
+    #[command(
+        after_help = "Example: p2p pipe listen > copy.tar\n         tar c folder | p2p pipe connect ADDR"
+    )]
+    Pipe {
+        #[command(subcommand)]
+        command: PipeCommand,
+    },
+    /// Forward local ports or Unix sockets to services that a peer exposes with `p2p serve-tcp`
+    #[command(after_help = FORWARD_HELP)]
+    Forward(ForwardArgs),
+    /// Expose services to peers that run `p2p forward`; what is not allowed here is refused
+    #[command(after_help = SERVE_TCP_HELP)]
+    ServeTcp(ServeTcpArgs),
     /// Make or show a key file, which says which peer a host is
     #[command(after_help = "Example: p2p key new node.key && p2p listen --key node.key")]
     Key {
         #[command(subcommand)]
         command: KeyCommand,
     },
+}
+
+/// Where a host listens, and which peer it is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListenArgs {
+    /// An address to listen on; may be given several times
+    #[arg(long, value_name = "ADDR", default_value = "/ip4/0.0.0.0/tcp/0", value_parser = listen_addr)]
+    pub(crate) listen: Vec<Multiaddr>,
+
+    /// The key file that says which peer this is [default: a new peer each time]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PipeCommand {
+    /// Wait for one peer, then carry stdin to it and what it sends to stdout
+    #[command(after_help = "The addresses are told on stderr: stdout is the peer's data.\n\n\
+                            Example: p2p pipe listen > received")]
+    Listen {
+        #[command(flatten)]
+        listen: ListenArgs,
+
+        /// Serve only this peer; may be given several times [default: the first that comes]
+        #[arg(long, value_name = "ID")]
+        allow_peer: Vec<PeerId>,
+    },
+    /// Connect to a `p2p pipe listen`
+    #[command(
+        after_help = "Example: p2p pipe connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… < file"
+    )]
+    Connect {
+        #[command(flatten)]
+        peer: PeerArgs,
+
+        /// The key file that says which peer this is [default: a new peer each time]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}
+
+const FORWARD_HELP: &str = "\
+Examples: p2p forward --local 127.0.0.1:8080 --peer ADDR --remote 127.0.0.1:80
+          p2p forward --local unix:/tmp/db --peer ADDR --remote unix:/run/db \\
+                      --local 127.0.0.1:8080 --remote localhost:80
+
+SSH over it, with `p2p serve-tcp --allow 127.0.0.1:22` at the other end:
+          ssh -o ProxyCommand='p2p forward --stdio --peer ADDR --remote 127.0.0.1:22' user@name";
+
+const SERVE_TCP_HELP: &str = "\
+Examples: p2p serve-tcp --allow 127.0.0.1:80
+          p2p serve-tcp --key node.key --listen /ip4/0.0.0.0/tcp/4001 \\
+                        --allow unix:/run/db --allow-peer 12D3KooW…
+A peer's id is in `p2p key show FILE`; it runs `p2p forward --key FILE`.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForwardArgs {
+    /// Where to take connections: HOST:PORT (port 0: one that is free) or unix:/PATH; the first
+    /// --local goes with the first --remote, and so on
+    #[arg(long, value_name = "SOCKET", value_parser = local_socket, required_unless_present = "stdio")]
+    pub(crate) local: Vec<Socket>,
+
+    /// The peer's address; with /p2p/ID at its end, another peer there is an error
+    #[arg(long, value_name = "ADDR", value_parser = peer_addr)]
+    pub(crate) peer: Multiaddr,
+
+    /// The service, as the peer reaches it: HOST:PORT or unix:/PATH
+    #[arg(long, value_name = "SOCKET", value_parser = remote_socket, required = true)]
+    pub(crate) remote: Vec<Socket>,
+
+    /// Carry stdin and stdout to the one --remote instead
+    #[arg(long, conflicts_with = "local")]
+    pub(crate) stdio: bool,
+
+    /// The key file that says which peer this is [default: a new peer each time]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// How long to wait for the peer at each step, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = limit)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeTcpArgs {
+    /// A service that peers may reach: HOST:PORT or unix:/PATH; may be given several times
+    #[arg(long, value_name = "SOCKET", value_parser = remote_socket, required = true)]
+    pub(crate) allow: Vec<Socket>,
+
+    /// A peer that may reach them; may be given several times [default: every peer]
+    #[arg(long, value_name = "ID")]
+    pub(crate) allow_peer: Vec<PeerId>,
+
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+}
+
+impl Args {
+    /// What is wrong with the arguments together, where each alone is right.
+    pub(crate) fn check(&self) -> Result<(), clap::Error> {
+        let Command::Forward(forward) = &self.command else { return Ok(()) };
+        let (locals, remotes) = (forward.local.len(), forward.remote.len());
+        let message = match forward.stdio {
+            true if remotes != 1 => "--stdio goes with one --remote".to_owned(),
+            false if locals != remotes => {
+                format!("{locals} --local and {remotes} --remote: each needs the other")
+            }
+            _ => return Ok(()),
+        };
+        let mut command = <Self as clap::CommandFactory>::command();
+        Err(command.error(clap::error::ErrorKind::WrongNumberOfValues, message))
+    }
+}
+
+impl Command {
+    /// Whether stdout carries a peer's data, and what the program says goes to stderr.
+    pub(crate) fn has_data_on_stdout(&self) -> bool {
+        matches!(self, Self::Pipe { .. } | Self::Forward(ForwardArgs { stdio: true, .. }))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -152,8 +282,20 @@ fn listen_addr(text: &str) -> Result<Multiaddr, String> {
     parse_multiaddr(text).map_err(|error| not_an_addr(&error))
 }
 
+fn remote_socket(text: &str) -> Result<Socket, String> {
+    let socket = local_socket(text)?;
+    if matches!(&socket, Socket::Tcp(addr) if addr.ends_with(":0")) {
+        return Err("port 0 is no service".into());
+    }
+    Ok(socket)
+}
+
+fn local_socket(text: &str) -> Result<Socket, String> {
+    Socket::parse(text)
+}
+
 fn peer_addr(text: &str) -> Result<Multiaddr, String> {
-    if text.parse::<p2p::PeerId>().is_ok() {
+    if text.parse::<PeerId>().is_ok() {
         return Err(no_addr());
     }
     let addr = parse_multiaddr(text).map_err(|error| not_an_addr(&error))?;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) async fn run(args: &PeerArgs, out: &Output, stop: &Stop) -> Result<u8, Failure> {
-    let host = peer::dialer(args.timeout).await?;
+    let host = peer::dialer(args.timeout, None).await?;
     let result = tokio::select! {
         biased;
         code = stop.requested() => Ok(code),

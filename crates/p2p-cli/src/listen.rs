@@ -1,34 +1,26 @@
 use std::time::Duration;
 
-use p2p::{Event, Events, Host, Keypair, Multiaddr, Stream, core::Role};
+use p2p::{Event, Events, Host, Stream, core::Role};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
+    args::ListenArgs,
     failure::Failure,
     identify::fields_of,
     output::{Output, printable},
-    peer::{AGENT, DRAIN_MAX, describe},
+    peer::{self, describe},
     stop::Stop,
 };
 
 /// How long the last events may take to come when the host has ended.
 const LAST_EVENTS_MAX: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(
-    addrs: &[Multiaddr],
-    identity: Option<Keypair>,
-    out: &Output,
-    stop: &Stop,
-) -> Result<u8, Failure> {
-    let mut builder = p2p::builder().agent(AGENT).drain_timeout(DRAIN_MAX);
-    if let Some(identity) = identity {
-        builder = builder.identity(identity);
-    }
-    let host = builder.spawn().await?;
+pub(crate) async fn run(args: &ListenArgs, out: &Output, stop: &Stop) -> Result<u8, Failure> {
+    let host = peer::listener(args.key.as_deref()).await?;
     host.handle("/echo/1.0.0", echo).map_err(|error| Failure::new(error.to_string()))?;
     let mut events = host.events();
-    for addr in addrs {
+    for addr in &args.listen {
         host.listen(addr.to_string()).await?;
     }
     tokio::select! {

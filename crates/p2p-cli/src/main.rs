@@ -1,23 +1,30 @@
 //! The `p2p` program: libp2p from the command line.
 //!
 //! ```text
-//!   args ──► run ──┬─► demo | listen | ping | identify | key ──► Output (stdout: text or JSON)
+//!   args ──► run ──┬─► demo | listen | ping | pipe | … ──► Output (stdout: text or JSON)
 //!                  └─► Stop ◄── Ctrl-C, SIGTERM, nobody reads stdout
 //! ```
+//!
+//! `pipe` and `forward --stdio` have data on stdout, and their events on stderr.
 //!
 //! Every command gives its exit code or a [`Failure`]; only this file ends the program. Logs go
 //! to stderr, so that stdout holds nothing but the command's own events.
 
 mod args;
+mod carry;
 mod demo;
 mod failure;
+mod forward;
 mod identify;
 mod key;
 mod listen;
 mod output;
 mod peer;
 mod ping;
+mod pipe;
 mod round_trips;
+mod serve_tcp;
+mod socket;
 mod stop;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -37,8 +44,11 @@ const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = args.check() {
+        error.exit();
+    }
     let stop = Stop::default();
-    let out = Output::new(args.json, stop.clone());
+    let out = Output::new(args.json, args.command.has_data_on_stdout(), stop.clone());
     if let Err(failure) = log(args.verbose) {
         out.failure(&failure);
         return ExitCode::from(WRONG_USE);
@@ -52,19 +62,20 @@ fn main() -> ExitCode {
 
 fn run(command: &Command, out: &Output, stop: &Stop) -> Result<u8, Failure> {
     match command {
-        Command::Demo { file } => with_runtime(stop, demo::run(file.as_deref(), out, stop)),
-        Command::Listen { listen, key } => {
-            let identity = key.as_deref().map(key::load).transpose()?;
-            with_runtime(stop, listen::run(listen, identity, out, stop))
-        }
-        Command::Ping(ping) => with_runtime(stop, ping::run(ping, out, stop)),
-        Command::Identify(peer) => with_runtime(stop, identify::run(peer, out, stop)),
+        Command::Demo { file } => with_runtime(out, stop, demo::run(file.as_deref(), out, stop)),
+        Command::Listen { listen } => with_runtime(out, stop, listen::run(listen, out, stop)),
+        Command::Ping(ping) => with_runtime(out, stop, ping::run(ping, out, stop)),
+        Command::Identify(peer) => with_runtime(out, stop, identify::run(peer, out, stop)),
+        Command::Pipe { command } => with_runtime(out, stop, pipe::run(command, out, stop)),
+        Command::Forward(forward) => with_runtime(out, stop, forward::run(forward, out, stop)),
+        Command::ServeTcp(serve) => with_runtime(out, stop, serve_tcp::run(serve, out, stop)),
         Command::Key { command } => key::run(command, out),
     }
 }
 
 /// Runs a command that uses the network, until its end or until `stop` has made it end.
 fn with_runtime(
+    out: &Output,
     stop: &Stop,
     command: impl Future<Output = Result<u8, Failure>>,
 ) -> Result<u8, Failure> {
@@ -75,6 +86,10 @@ fn with_runtime(
     stop::on_signals(stop.clone())
         .map_err(|error| Failure::new(format!("cannot watch for signals: {error}")))?;
     let result = runtime.block_on(async {
+        if out.is_on_stderr() {
+            // Whoever reads the data is gone when it cannot be written.
+            return command.await;
+        }
         let watch = tokio::spawn(output::stop_without_reader(stop.clone()));
         let result = command.await;
         watch.abort();

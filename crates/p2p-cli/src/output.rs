@@ -13,18 +13,25 @@ use crate::{failure::Failure, stop::Stop};
 /// Exit code when nobody reads the output any more: the reader has seen what it wanted.
 const NO_READER: u8 = 0;
 
-/// The program's stdout. Every event is one line, which is out when the call returns. When it
-/// cannot be written the command is asked to end, and what it says from then on is dropped.
+/// What the program says, on stdout. Every event is one line, which is out when the call returns.
+/// When it cannot be written the command is asked to end, and what it says from then on is
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
+    /// Stdout is for data: everything is said on stderr, and lost where that cannot be written.
+    on_stderr: bool,
     stop: Stop,
     broken: OnceLock<io::Error>,
 }
 
 impl Output {
-    pub(crate) fn new(json: bool, stop: Stop) -> Self {
-        Self { json, stop, broken: OnceLock::new() }
+    pub(crate) fn new(json: bool, on_stderr: bool, stop: Stop) -> Self {
+        Self { json, on_stderr, stop, broken: OnceLock::new() }
+    }
+
+    pub(crate) fn is_on_stderr(&self) -> bool {
+        self.on_stderr
     }
 
     /// Says that something happened. What came from a peer must be [`printable`] in `text`.
@@ -63,6 +70,9 @@ impl Output {
     }
 
     fn line(&self, line: impl fmt::Display) {
+        if self.on_stderr {
+            return drop(writeln!(io::stderr(), "{line}"));
+        }
         if self.broken.get().is_some() {
             return;
         }

@@ -1,11 +1,11 @@
 //! What the commands that dial a peer have in common.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use p2p::{ConnectionInfo, Host, Multiaddr, ProtocolId};
+use p2p::{Builder, ConnectionInfo, Host, Multiaddr, ProtocolId};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, output::Output};
 
 /// What peers see of this program.
 pub(crate) const AGENT: &str = concat!("p2p-cli/", env!("CARGO_PKG_VERSION"));
@@ -18,21 +18,47 @@ pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(1);
 const DIAL_SLACK: Duration = Duration::from_secs(2);
 
 /// A host that only dials, and waits for at most `limit` at each step.
-pub(crate) async fn dialer(limit: Duration) -> Result<Host, Failure> {
-    let builder = p2p::builder()
-        .agent(AGENT)
-        .address_timeout(limit)
-        .dial_timeout(limit + DIAL_SLACK)
-        .open_timeout(limit)
-        .drain_timeout(DRAIN_MAX);
+pub(crate) async fn dialer(limit: Duration, key: Option<&Path>) -> Result<Host, Failure> {
+    let builder =
+        builder(key)?.address_timeout(limit).dial_timeout(limit + DIAL_SLACK).open_timeout(limit);
     Ok(builder.spawn().await?)
+}
+
+/// A host that is yet to listen.
+pub(crate) async fn listener(key: Option<&Path>) -> Result<Host, Failure> {
+    Ok(builder(key)?.spawn().await?)
+}
+
+fn builder(key: Option<&Path>) -> Result<Builder, Failure> {
+    let builder = p2p::builder().agent(AGENT).drain_timeout(DRAIN_MAX);
+    Ok(match key {
+        Some(key) => builder.identity(crate::key::load(key)?),
+        None => builder,
+    })
+}
+
+/// Listens on all of `addrs`, and says where the host is reached: by `command` and the address.
+pub(crate) async fn listen(
+    host: &Host,
+    addrs: &[Multiaddr],
+    command: &str,
+    out: &Output,
+) -> Result<(), Failure> {
+    for addr in addrs {
+        host.listen(addr.to_string()).await?;
+    }
+    for addr in host.addrs() {
+        let text = format_args!("listening: {command} {addr}");
+        out.event("listening", &[("addr", json!(addr))], text);
+    }
+    Ok(())
 }
 
 /// Connects, and says so.
 pub(crate) async fn connect(
     host: &Host,
     addr: &Multiaddr,
-    out: &crate::output::Output,
+    out: &Output,
 ) -> Result<Arc<ConnectionInfo>, Failure> {
     let info = host.connect(addr).await.map_err(Failure::from)?;
     let (fields, text) = describe(&info);

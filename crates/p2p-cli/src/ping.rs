@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) async fn run(args: &PingArgs, out: &Output, stop: &Stop) -> Result<u8, Failure> {
-    let host = peer::dialer(args.peer.timeout).await?;
+    let host = peer::dialer(args.peer.timeout, None).await?;
     let mut pings = Pings { answered: RoundTrips::default(), sent: 0, out };
     let result = tokio::select! {
         biased;

@@ -1,204 +1,22 @@
 //! The program as a person or a script uses it: the real binary, its output, its exit codes.
 
+mod common;
+
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    process::Stdio,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
 
-/// How long one program may run, whatever else the machine does.
-const RUN_MAX: Duration = Duration::from_secs(120);
+use crate::common::{Program, command, listener, path, run, split, start, text};
 
 /// The id of a peer that is not there.
 const STRANGER: &str = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq";
-
-/// A running `p2p`, which does not outlive its test.
-struct Program {
-    child: Child,
-    stdout: Receiver<String>,
-    stderr: Receiver<String>,
-    seen: Vec<String>,
-    until: Instant,
-}
-
-/// How a `p2p` has ended.
-struct Ended {
-    status: ExitStatus,
-    stdout: Vec<String>,
-    stderr: String,
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_p2p"));
-    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
-    command
-}
-
-fn start(args: &[&str]) -> Program {
-    Program::start(command(args).stdout(Stdio::piped()).stderr(Stdio::piped()))
-}
-
-fn run(args: &[&str]) -> Ended {
-    start(args).finish()
-}
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().expect("the program was built");
-        let (lines, stdout) = channel();
-        let (text, stderr) = channel();
-        // The test may end before its program: then nobody wants what is read.
-        if let Some(out) = child.stdout.take() {
-            thread::spawn(move || {
-                for line in BufReader::new(out).lines() {
-                    drop(lines.send(line.expect("the output is UTF-8")));
-                }
-            });
-        }
-        if let Some(mut err) = child.stderr.take() {
-            thread::spawn(move || {
-                let mut all = String::new();
-                err.read_to_string(&mut all).expect("the errors are UTF-8");
-                drop(text.send(all));
-            });
-        }
-        Self { child, stdout, stderr, seen: Vec::new(), until: Instant::now() + RUN_MAX }
-    }
-
-    fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
-    }
-
-    /// The next line of stdout, `None` at its end.
-    fn line(&mut self) -> Option<String> {
-        match self.stdout.recv_timeout(self.left()) {
-            Ok(line) => {
-                self.seen.push(line.clone());
-                Some(line)
-            }
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("no further line; so far {:#?}", self.seen),
-        }
-    }
-
-    /// The next event of this name.
-    fn event(&mut self, name: &str) -> Value {
-        while let Some(line) = self.line() {
-            let event = json(&line);
-            if event["event"] == name {
-                return event;
-            }
-        }
-        panic!("it ended without {name}: {:#?}", self.seen);
-    }
-
-    fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().expect("there is a `kill`");
-        assert!(sent.success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        while Instant::now() < self.until {
-            if let Some(status) = self.child.try_wait().expect("it is this test's child") {
-                return status;
-            }
-            // A process ends without a word to wait for: looked for until the limit.
-            thread::sleep(Duration::from_millis(5));
-        }
-        panic!("it does not end; so far {:#?}", self.seen);
-    }
-
-    /// Waits for the end; the program has to come to it by itself.
-    fn finish(mut self) -> Ended {
-        while self.line().is_some() {}
-        let status = self.wait();
-        let stderr = self.stderr.recv_timeout(self.left()).expect("stderr is closed at the end");
-        Ended { status, stdout: std::mem::take(&mut self.seen), stderr }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended, and then there is nothing to do.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-impl Ended {
-    #[track_caller]
-    fn code(&self, code: i32) -> &Self {
-        let Self { status, stdout, stderr } = self;
-        assert_eq!(status.code(), Some(code), "stdout: {stdout:#?}\nstderr: {stderr}");
-        self
-    }
-
-    #[track_caller]
-    fn quiet(&self) -> &Self {
-        assert_eq!(self.stderr, "");
-        self
-    }
-
-    /// The events, all of which must be JSON.
-    fn events(&self) -> Vec<Value> {
-        self.stdout.iter().map(|line| json(line)).collect()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let name = |event: &Value| event["event"].as_str().expect("every event has a name").into();
-        self.events().iter().map(name).collect()
-    }
-
-    /// The message of the error that ended it, from stdout.
-    fn message(&self) -> String {
-        let events = self.events();
-        let last = events.last().expect("an error is an event");
-        assert_eq!(last["event"], "error");
-        last["message"].as_str().expect("an error has a message").to_owned()
-    }
-
-    /// What a person would take for the output of a broken program.
-    #[track_caller]
-    fn holds_no_debug_output(&self) -> &Self {
-        for text in ["panicked", "Error {", "Some(", "Err(", "RUST_BACKTRACE"] {
-            assert!(!self.stderr.contains(text), "{}", self.stderr);
-        }
-        self
-    }
-}
-
-fn json(line: &str) -> Value {
-    let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
-    assert!(value.is_object(), "{line}");
-    value
-}
-
-/// A `p2p listen` and its address.
-fn listener() -> (Program, String) {
-    let mut listener = start(&["listen", "--listen", "/ip4/127.0.0.1/tcp/0", "--json"]);
-    let addr = text(&listener.event("listening"), "addr");
-    (listener, addr)
-}
-
-fn text(event: &Value, key: &str) -> String {
-    event[key].as_str().unwrap_or_else(|| panic!("{event} has a text {key:?}")).to_owned()
-}
-
-fn split(addr: &str) -> (&str, &str) {
-    addr.split_once("/p2p/").expect("a full address names the peer")
-}
-
-fn path(folder: &Path, name: &str) -> String {
-    folder.join(name).to_str().expect("the test's folder is UTF-8").to_owned()
-}
 
 #[test]
 fn a_listener_answers_and_tells_of_it_and_sigterm_closes_it() {
