@@ -6,7 +6,7 @@ use clap::{
 };
 use p2p::{AddrExt, IntoTarget, KeyType, Multiaddr, PeerId, core::parse_multiaddr};
 
-use crate::socket::Socket;
+use crate::{socket::Socket, transfer::ticket::Ticket};
 
 /// libp2p from the command line: see it work, listen, ping and identify peers, manage keys.
 #[derive(Debug, Parser)]
@@ -62,6 +62,12 @@ pub(crate) enum Command {
     /// Expose services to peers that run `p2p forward`; what is not allowed here is refused
     #[command(after_help = SERVE_TCP_HELP)]
     ServeTcp(ServeTcpArgs),
+    /// Send files and folders to whoever has the ticket that this shows, once
+    #[command(after_help = SEND_HELP)]
+    Send(SendArgs),
+    /// Receive what a ticket stands for; what is already here is not sent again
+    #[command(after_help = RECV_HELP)]
+    Recv(RecvArgs),
     /// Make or show a key file, which says which peer a host is
     #[command(after_help = "Example: p2p key new node.key && p2p listen --key node.key")]
     Key {
@@ -122,6 +128,58 @@ Examples: p2p serve-tcp --allow 127.0.0.1:80
           p2p serve-tcp --key node.key --listen /ip4/0.0.0.0/tcp/4001 \\
                         --allow unix:/run/db --allow-peer 12D3KooW…
 A peer's id is in `p2p key show FILE`; it runs `p2p forward --key FILE`.";
+
+const SEND_HELP: &str = "\
+Whoever has the ticket gets the files. It is good until this program ends, which is when one
+receiver has everything. Symbolic links are left out.
+
+Examples: p2p send photos letter.pdf
+          p2p send --listen /ip4/0.0.0.0/tcp/4001 --announce /dns/home.example/tcp/4001 photos";
+
+const RECV_HELP: &str = "\
+A file has its name only when it is complete and its SHA-256 is the sender's; until then it is in
+NAME.p2p.part. Run the same again, or with a new ticket, after an interruption: it goes on where it
+stopped.
+
+Example: p2p recv p2psend… --into downloads";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SendArgs {
+    /// The files and folders to send
+    #[arg(required = true)]
+    pub(crate) path: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+
+    /// An address for the ticket beside this machine's own, such as a router's that forwards the
+    /// port; may be given several times
+    #[arg(long, value_name = "ADDR", value_parser = bare_addr)]
+    pub(crate) announce: Vec<Multiaddr>,
+
+    /// Show the ticket as a QR code too
+    #[arg(long)]
+    pub(crate) qr: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecvArgs {
+    /// What `p2p send` shows
+    #[arg(value_parser = ticket)]
+    pub(crate) ticket: Ticket,
+
+    /// The folder to put everything in; it is made if it is not there
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) into: PathBuf,
+
+    /// Replace files that are there with the same name and are not the same
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+
+    /// How long to wait for the sender to be reached, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = limit)]
+    pub(crate) timeout: Duration,
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ForwardArgs {
@@ -280,6 +338,16 @@ fn limit(text: &str) -> Result<Duration, String> {
 
 fn listen_addr(text: &str) -> Result<Multiaddr, String> {
     parse_multiaddr(text).map_err(|error| not_an_addr(&error))
+}
+
+fn ticket(text: &str) -> Result<Ticket, String> {
+    text.parse()
+}
+
+/// A peer's address without its id.
+fn bare_addr(text: &str) -> Result<Multiaddr, String> {
+    let (bare, _) = peer_addr(text)?.split_peer().map_err(|error| error.to_string())?;
+    Ok(bare)
 }
 
 fn remote_socket(text: &str) -> Result<Socket, String> {

@@ -26,6 +26,7 @@ mod round_trips;
 mod serve_tcp;
 mod socket;
 mod stop;
+mod transfer;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -69,6 +70,8 @@ fn run(command: &Command, out: &Output, stop: &Stop) -> Result<u8, Failure> {
         Command::Pipe { command } => with_runtime(out, stop, pipe::run(command, out, stop)),
         Command::Forward(forward) => with_runtime(out, stop, forward::run(forward, out, stop)),
         Command::ServeTcp(serve) => with_runtime(out, stop, serve_tcp::run(serve, out, stop)),
+        Command::Send(send) => with_runtime(out, stop, transfer::send(send, out, stop)),
+        Command::Recv(recv) => with_runtime(out, stop, transfer::recv(recv, out, stop)),
         Command::Key { command } => key::run(command, out),
     }
 }

@@ -30,6 +30,10 @@ impl Output {
         Self { json, on_stderr, stop, broken: OnceLock::new() }
     }
 
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     pub(crate) fn is_on_stderr(&self) -> bool {
         self.on_stderr
     }

@@ -29,6 +29,8 @@ pub(crate) fn on_signals(stop: Stop) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _entered = runtime.enter();
+        #[cfg(unix)]
+        survive_large_files()?;
         Signals::new()?
     };
     let watch = move || {
@@ -39,6 +41,15 @@ pub(crate) fn on_signals(stop: Stop) -> io::Result<()> {
     };
     thread::Builder::new().name("signals".into()).spawn(watch)?;
     Ok(())
+}
+
+/// A file that grows over the limit on its size is an error of writing, and not the end of the
+/// program.
+#[cfg(unix)]
+fn survive_large_files() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let too_large = rustix::process::Signal::XFSZ.as_raw();
+    signal(SignalKind::from_raw(too_large)).map(drop)
 }
 
 /// Exit codes of a program that a signal ends, as shells have them.
