@@ -62,7 +62,7 @@ fn other_than(own: usize, count: usize, random: &mut Random) -> usize {
 
 async fn act_once(world: &Arc<World>, host: &Host, peer: usize, action: u64, mut random: Random) {
     let Some(node) = world.nodes.get(peer) else { return };
-    let (addr, id) = (node.addr(), node.machine.peer_id());
+    let (addr, id) = (node.addr.clone(), node.id);
     let failed = match action {
         0..55 => transfer(world, host, &addr, id, random).await,
         55..60 => transfer(world, host, id, id, random).await,
@@ -99,7 +99,7 @@ async fn act_once(world: &Arc<World>, host: &Host, peer: usize, action: u64, mut
             is_error(world, opened)
         }
         _ => {
-            let addr = nowhere(node.addr(), &mut random);
+            let addr = nowhere(node.addr.clone(), &mut random);
             let connected = world.within("connecting", CONNECT_MAX, host.connect(&addr)).await;
             if connected.is_ok() {
                 world.wrong(format!("a dial of {addr} leads somewhere"));

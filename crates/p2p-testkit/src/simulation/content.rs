@@ -16,19 +16,25 @@ impl Content {
         (mixed ^ (mixed >> 29)).to_le_bytes()
     }
 
-    /// The bytes from an offset on.
-    fn from(self, offset: u64) -> impl Iterator<Item = u8> {
-        let words = (offset / 8..).flat_map(move |index| self.word(index));
-        words.skip(usize::try_from(offset % 8).unwrap_or(0))
-    }
-
+    /// Fills `buf` with the bytes from `offset` on, a multiple of 8.
     pub(super) fn fill(self, offset: u64, buf: &mut [u8]) {
-        buf.iter_mut().zip(self.from(offset)).for_each(|(byte, sent)| *byte = sent);
+        for (chunk, index) in buf.chunks_mut(8).zip(offset / 8..) {
+            let word = self.word(index);
+            chunk.iter_mut().zip(word).for_each(|(byte, sent)| *byte = sent);
+        }
     }
 
-    /// Where `data`, received at `offset`, first differs.
+    /// Where `data`, at most 16 KiB received at `offset`, first differs.
     pub(super) fn differs(self, offset: u64, data: &[u8]) -> Option<u64> {
-        let mut pairs = (offset..).zip(data.iter().zip(self.from(offset)));
-        pairs.find(|(_, (received, sent))| **received != *sent).map(|(at, _)| at)
+        let mut expected = [0; (16 << 10) + 16];
+        let before = usize::try_from(offset % 8).unwrap_or(0);
+        let (words, _) = expected.split_at_mut((before + data.len()).next_multiple_of(8));
+        self.fill(offset, words);
+        let (_, sent) = words.split_at(before);
+        if sent.starts_with(data) {
+            return None;
+        }
+        let mut pairs = (offset..).zip(data.iter().zip(sent));
+        pairs.find(|(_, (received, sent))| received != sent).map(|(at, _)| at)
     }
 }

@@ -233,9 +233,9 @@ async fn check_usable(world: &Arc<World>) {
 async fn transfers(world: &Arc<World>, host: &Host, peer: usize) -> bool {
     let Some(node) = world.nodes.get(peer) else { return true };
     // A connection to a host that has crashed unseen is found out by its first use.
-    if host.connect(&node.addr()).await.is_ok() {
-        let (id, transfer) = (node.machine.peer_id(), Transfer::plain(world.new_transfer()));
-        if let Ok(true) = transfer::open(world, host, &node.addr(), id, transfer).await {
+    if host.connect(&node.addr).await.is_ok() {
+        let transfer = Transfer::plain(world.new_transfer());
+        if let Ok(true) = transfer::open(world, host, &node.addr, node.id, transfer).await {
             return true;
         }
     }

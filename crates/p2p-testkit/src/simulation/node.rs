@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use p2p_core::{AddrExt, ConnectionError, ConnectionInfo, Multiaddr, MuxError};
+use p2p_core::{AddrExt, ConnectionError, ConnectionInfo, ErrorCode, Multiaddr, MuxError, PeerId};
 use p2p_host::{Event, Events, Host, Usage, Used};
 use p2p_mux::{Config, Yamux};
 use p2p_security_noise::Noise;
@@ -25,6 +25,9 @@ const STREAMS_END: Duration = Duration::from_secs(5);
 
 pub(super) struct Node {
     pub(super) machine: Machine,
+    pub(super) id: PeerId,
+    /// With the peer id.
+    pub(super) addr: Multiaddr,
     host: Mutex<Option<Host>>,
     settings: Settings,
 }
@@ -51,7 +54,9 @@ impl Node {
             streams: number(random, 16, 64),
             watermark: number(random, 6, 30),
         };
-        Self { machine, host: Mutex::default(), settings }
+        let id = machine.peer_id();
+        let addr = machine.addr(PORT).with_peer(&id);
+        Self { machine, id, addr, host: Mutex::default(), settings }
     }
 
     /// The host, while there is one.
@@ -61,11 +66,6 @@ impl Node {
 
     pub(super) fn take_host(&self) -> Option<Host> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// The address, with the peer id.
-    pub(super) fn addr(&self) -> Multiaddr {
-        self.machine.addr(PORT).with_peer(&self.machine.peer_id())
     }
 
     pub(super) async fn start(&self, world: &Arc<World>) {
@@ -157,7 +157,10 @@ fn check_cause(world: &World, cause: &ConnectionError) {
     #[expect(clippy::wildcard_enum_match_arm, reason = "faults cause the others")]
     match cause {
         ConnectionError::Mux(MuxError::KeepAlive(_)) => {}
-        ConnectionError::Mux(_)
+        ConnectionError::ClosedByPeer { code }
+            if *code != ErrorCode::CONNECTION_PROTOCOL_VIOLATION => {}
+        ConnectionError::ClosedByPeer { .. }
+        | ConnectionError::Mux(_)
         | ConnectionError::Security(_)
         | ConnectionError::Negotiation(_) => {
             world.wrong(format!("a connection ended, and no fault explains it: {cause}"));
