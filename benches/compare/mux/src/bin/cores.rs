@@ -1,0 +1,313 @@
+//! One connection's driver alone on the machine's cores: the peer costs almost nothing. It replays
+//! records that were sealed before, and drops what it gets.
+//!
+//! `cargo run --release -p compare-mux --bin cores -- [--runs 7] [--threads 2] [FILTER]`, in this
+//! workspace. Figures are of payload, in and out together.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use cpu_time::ProcessTime;
+use futures_util::task::AtomicWaker;
+use p2p_core::{
+    Clear, Handshake, Keypair, Muxer, Open, Pipe, RecvHalf, Role, Seal, Security, SendHalf,
+};
+use p2p_mux::{MuxStream, Setup, Yamux};
+use p2p_security_noise::{Noise, cipher::Cipher};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::{Builder, Runtime},
+    sync::Notify,
+    task::JoinSet,
+};
+
+/// What goes in each direction that is used, in bytes.
+const TOTAL: usize = 256 << 20;
+/// The body of a data frame that fills a Noise record with its header, in bytes.
+const BODY_LEN: usize = 65_519 - 12;
+/// Streams of the peer: so many that none uses up its window before it gets credit.
+const STREAMS: u32 = 250;
+/// Streams that this side writes on.
+const WRITERS: usize = 16;
+/// What the peer sends before the application must have read the first of it, in bytes.
+const AHEAD: usize = 2 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    In,
+    Out,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tasks {
+    One,
+    Two,
+}
+
+fn main() {
+    let (mut runs, mut threads, mut filter) = (7, 2, String::new());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().and_then(|n| n.parse().ok()).expect("a number");
+        match arg.as_str() {
+            "--runs" => runs = number(),
+            "--threads" => threads = number(),
+            _ => filter = arg,
+        }
+    }
+    let ciphers =
+        [("clear", None), ("RustCrypto", Some(Cipher::RUST_CRYPTO)), ("ring", Some(Cipher::RING))];
+    println!("{threads} threads, {runs} runs each in turn; median (best) MB/s, CPU ns/byte");
+    for (name, cipher) in ciphers {
+        for flow in [Flow::In, Flow::Out, Flow::Both] {
+            let title = format!("{name}, {flow:?}");
+            if !title.contains(&filter) {
+                continue;
+            }
+            let mut figures = [Vec::new(), Vec::new()];
+            for _ in 0..runs {
+                for (tasks, figures) in [Tasks::One, Tasks::Two].into_iter().zip(&mut figures) {
+                    let runtime = runtime(threads);
+                    figures.push(runtime.block_on(run(cipher, flow, tasks)));
+                }
+            }
+            let of = |figure: fn(&Figures) -> f64| {
+                figures.each_ref().map(|runs| sorted(runs.iter().map(figure).collect()))
+            };
+            let (rates, [one, two]) = (of(|run| run.rate), of(|run| run.cpu));
+            println!(
+                "{title:<18} one task {:>5.0} ({:>5.0}) {:.2}; two {:>5.0} ({:>5.0}) {:.2}; gain {:.2} ({:.2})",
+                median(&rates[0]),
+                rates[0][runs - 1],
+                median(&one),
+                median(&rates[1]),
+                rates[1][runs - 1],
+                median(&two),
+                median(&rates[1]) / median(&rates[0]),
+                rates[1][runs - 1] / rates[0][runs - 1],
+            );
+        }
+    }
+}
+
+/// Of one run: MB/s, and ns of CPU for each byte.
+struct Figures {
+    rate: f64,
+    cpu: f64,
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
+fn runtime(threads: usize) -> Runtime {
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build().expect("a runtime")
+}
+
+/// What both ends of the pipe and the application tell each other.
+#[derive(Default)]
+struct Flows {
+    /// Bytes that the application has read.
+    read: AtomicUsize,
+    reader: AtomicWaker,
+    all_read: Notify,
+    /// Bytes that were written to the pipe.
+    written: AtomicUsize,
+    all_written: Notify,
+}
+
+async fn run(cipher: Option<Cipher>, flow: Flow, tasks: Tasks) -> Figures {
+    let (mut seal, own) = channel(cipher);
+    let sent = if flow == Flow::Out { 0 } else { TOTAL };
+    let wire = replay(seal.as_mut(), sent);
+    let flows = Arc::<Flows>::default();
+    let pipe = Pipe::new(
+        Replay { wire, at: 0, flows: Arc::clone(&flows) },
+        Sink { flows: Arc::clone(&flows) },
+    );
+    let now = tokio::time::Instant::now().into_std();
+    let mut setup = Setup::new(pipe, Yamux::default().start(Role::Responder, now));
+    if let Some((seal, open)) = own {
+        setup = setup.sealed(seal, open);
+    }
+    let (mut mux, mut driver) = setup.start();
+    let (wall, cpu) = (Instant::now(), ProcessTime::now());
+    if let Some(task) = driver.write_task().filter(|_| tasks == Tasks::Two) {
+        tokio::spawn(task);
+    }
+    tokio::spawn(driver);
+    let mut streams = JoinSet::new();
+    for number in 0..STREAMS as usize {
+        let stream = mux.accept().await.expect("the peer opens it");
+        let writes = flow != Flow::In && number < WRITERS;
+        streams.spawn(use_stream(stream, writes, Arc::clone(&flows)));
+    }
+    if flow != Flow::Out {
+        flows.all_read.notified().await;
+    }
+    if flow != Flow::In {
+        flows.all_written.notified().await;
+    }
+    let bytes = (flows.read.load(SeqCst) + flows.written.load(SeqCst)) as f64;
+    let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
+    drop((streams, mux));
+    if std::env::var_os("V").is_some() { eprintln!("{tasks:?} rate {:.0} cores {:.2} in {} out {}", bytes / wall / 1e6, cpu / wall, flows.read.load(SeqCst) >> 20, flows.written.load(SeqCst) >> 20); }
+    Figures { rate: bytes / wall / 1e6, cpu: cpu * 1e9 / bytes }
+}
+
+/// Reads all that comes, and writes without end where it `writes`.
+async fn use_stream(stream: MuxStream, writes: bool, flows: Arc<Flows>) {
+    let (mut send, mut recv) = stream.into_halves();
+    let chunk = Bytes::from(vec![7; BODY_LEN]);
+    let writing = async {
+        while writes {
+            let mut data = chunk.clone();
+            while !data.is_empty() {
+                if poll_fn(|cx| send.poll_send(cx, &mut data)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    };
+    let reading = async {
+        while let Ok(Some(chunk)) = poll_fn(|cx| recv.poll_chunk(cx, usize::MAX)).await {
+            if flows.read.fetch_add(chunk.len(), SeqCst) + chunk.len() >= TOTAL {
+                flows.all_read.notify_one();
+            }
+            flows.reader.wake();
+        }
+    };
+    tokio::join!(writing, reading);
+}
+
+/// A channel of the peer's, to seal what it sends, and this side's two directions.
+type Channel = (Box<dyn Seal>, Option<(Box<dyn Seal>, Box<dyn Open>)>);
+
+fn channel(cipher: Option<Cipher>) -> Channel {
+    let Some(cipher) = cipher else { return (Box::new(Clear), None) };
+    let start = |role| {
+        let noise = Noise::new(&Keypair::generate().expect("randomness")).expect("randomness");
+        noise.with_cipher(cipher).start(role, None, &[]).expect("a handshake")
+    };
+    let mut peer: Box<dyn Handshake> = start(Role::Initiator);
+    let mut own: Box<dyn Handshake> = start(Role::Responder);
+    let (mut forth, mut back) = (BytesMut::new(), BytesMut::new());
+    let mut theirs = None;
+    loop {
+        if theirs.is_none() {
+            theirs = peer.advance(&mut back, &mut forth).expect("honest");
+        }
+        if let Some(ours) = own.advance(&mut forth, &mut back).expect("honest") {
+            let theirs = theirs.expect("the initiator is done first");
+            return (theirs.seal, Some((ours.seal, ours.open)));
+        }
+    }
+}
+
+/// What the peer sends: it opens streams, gives all the credit there is, and then `total` bytes in
+/// full records, a stream after the other.
+fn replay(seal: &mut dyn Seal, total: usize) -> Vec<u8> {
+    let header = |kind: u8, flags: u8, stream: u32, len: u32| {
+        let mut out = vec![0, kind, 0, flags];
+        out.extend(stream.to_be_bytes());
+        out.extend(len.to_be_bytes());
+        out
+    };
+    let ids = || (0..STREAMS).map(|number| 2 * number + 1);
+    let opening: Vec<u8> = ids().flat_map(|id| header(1, 1, id, u32::MAX - (256 << 10))).collect();
+    let mut out = BytesMut::with_capacity(total + total / 500 + (1 << 20));
+    seal.seal(&mut &opening[..], &mut out).expect("seals");
+    let body = Bytes::from(vec![5; BODY_LEN]);
+    for id in ids().cycle().take(total.div_ceil(BODY_LEN)) {
+        let header = Bytes::from(header(0, 0, id, BODY_LEN as u32));
+        seal.seal(&mut header.chain(body.clone()), &mut out).expect("seals");
+    }
+    out.into()
+}
+
+/// The peer's records, no faster than the application reads them.
+struct Replay {
+    wire: Vec<u8>,
+    at: usize,
+    flows: Arc<Flows>,
+}
+
+impl AsyncRead for Replay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let ahead = |flows: &Flows| flows.read.load(SeqCst) + AHEAD;
+        if ahead(&this.flows) <= this.at {
+            this.flows.reader.register(cx.waker());
+        }
+        let left = ahead(&this.flows).min(this.wire.len()).saturating_sub(this.at);
+        if left == 0 {
+            return Poll::Pending;
+        }
+        let count = left.min(buf.remaining());
+        buf.put_slice(&this.wire[this.at..this.at + count]);
+        this.at += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Takes everything at once and drops it.
+struct Sink {
+    flows: Arc<Flows>,
+}
+
+impl AsyncWrite for Sink {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.flows.written.fetch_add(buf.len(), SeqCst) + buf.len() >= TOTAL {
+            self.flows.all_written.notify_one();
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if self.flows.written.fetch_add(len, SeqCst) + len >= TOTAL {
+            self.flows.all_written.notify_one();
+        }
+        Poll::Ready(Ok(len))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
