@@ -239,7 +239,8 @@ impl Inner {
     }
 }
 
-/// The one task of a connection: drives it, takes its inbound streams, closes it when idle.
+/// The task of a connection: drives it, takes its inbound streams, closes it when idle. Another one
+/// writes while both directions are saturated.
 async fn run(mut registered: Registered, accept: Box<dyn AcceptStream>, driver: Option<Driver>) {
     let (host, conn) = (Arc::clone(&registered.host), Arc::clone(&registered.conn));
     host.spawn(identify::ask(Arc::clone(&host), Arc::clone(&conn)));
@@ -248,7 +249,9 @@ async fn run(mut registered: Registered, accept: Box<dyn AcceptStream>, driver: 
         let idle = close_when_idle(&conn, host.config.idle_timeout);
         tokio::pin!(streams, idle);
         match driver {
-            Some(driver) => {
+            Some(mut driver) => {
+                // It ends with the driver.
+                driver.write_task().into_iter().for_each(|task| host.spawn(task));
                 tokio::pin!(driver);
                 let both = async { tokio::join!(&mut streams, &mut idle) };
                 tokio::select! {

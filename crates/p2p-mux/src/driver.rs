@@ -5,49 +5,41 @@
 //!  Running ───────────────────────────────────────────► Ending ───────── or time is up ─────► Done
 //! ```
 
+mod reader;
+mod second;
+#[cfg(test)]
+mod tests;
+mod writer;
+
 use std::{
     fmt,
     future::Future,
-    io::{self, IoSlice},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use p2p_core::{
-    Clear, ConnectionError, ConnectionInfo, Gather, MuxCore, Muxed, Open, Opened, Pipe, Seal,
-    SecurityError,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWrite},
-    time::{Instant as TokioInstant, Sleep},
+use bytes::BytesMut;
+use p2p_core::{Clear, ConnectionError, ConnectionInfo, MuxCore, Muxed, Open, Pipe, Seal};
+use reader::{READ_LEN_MAX, Reader};
+pub use second::WriteTask;
+use second::{Desk, Found};
+use tokio::time::{Instant as TokioInstant, Sleep};
+use writer::{WRITE_STALL_MAX, Writer};
+
+use crate::{
+    handle::Mux,
+    shared::{Shared, Task},
 };
 
-use crate::{blocks::Blocks, handle::Mux, shared::Shared};
-
-/// What is received at once when little comes in, in bytes.
-const READ_LEN_MIN: usize = 4 << 10;
-/// What is received at once under load: two records of Noise's largest size, so that a sender
-/// that fills its records leaves no part of one at the end of the buffer.
-const READ_LEN_MAX: usize = 2 * 65_537;
 /// What is received before those who read have their turn: more would be copied out of the receive
 /// buffers meanwhile, and fall out of the processor's cache.
 const READ_TURN_LEN: usize = 2 * READ_LEN_MAX;
-/// Plain bytes that are taken from the multiplexer at once: two whole Noise records. The actual
-/// amount exceeds it by less than one frame.
-const TRANSMIT_LEN: usize = 2 * 65_519;
-/// Pieces that are written at once where nothing is sealed.
-const PIECES_MAX: usize = 64;
-/// Received buffers that are kept to be used again, besides the one that is filled.
-const READ_BLOCKS_MAX: usize = 3;
 /// Reads, and writes, of one turn; then the other direction has its turn.
 const TURN_MAX: usize = 4;
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 16;
-/// The connection ends when the peer has taken nothing for so long.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 /// How long the end of a connection may take: the rest of the data and the goodbye must be taken
 /// by the pipe.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -58,6 +50,16 @@ const FAIL_MAX: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Buffers are released when nothing has moved for so long.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
+
+/// A turn that writes and reads so many bytes is one under load in both directions.
+const BUSY_LEN: u64 = 64 << 10;
+/// Such turns, without a rest, after which the writing side is lent to the second task: they take
+/// about 10 ms where records are sealed, and waking a parked thread takes at most 16 µs.
+const BUSY_TURNS: u32 = 16;
+/// How often the driver looks whether there is still a load in both directions.
+const LOOK_AFTER: Duration = Duration::from_millis(50);
+/// Bytes in that time, in the slower direction, that are a load.
+const LOW_LEN: u64 = 2 << 20;
 
 /// A negotiation whose answer is still under way when the multiplexer begins: takes its own bytes
 /// from the front of what the peer sends, and says whether it is complete, or what failed.
@@ -125,30 +127,16 @@ impl Setup {
     #[must_use]
     pub fn start(self) -> (Mux, Driver) {
         let shared = Shared::new(self.core);
+        let writer = Writer::new(Arc::clone(&shared), self.pipe.write, self.seal, self.unsent);
         let driver = Driver {
             shared: Arc::clone(&shared),
             phase: Phase::Running,
-            reader: Reader {
-                pipe: self.pipe.read,
-                open: self.open,
-                wire: self.wire,
-                blocks: Blocks::new(READ_BLOCKS_MAX),
-                plain: self.plain,
-                prelude: self.prelude,
-                read_len: READ_LEN_MIN,
-                missing: 1,
-                records: Vec::new(),
-                ended: false,
-            },
-            writer: Writer {
-                pipe: self.pipe.write,
-                seal: self.seal,
-                frames: Gather::new(),
-                out: self.unsent,
-                flushed: true,
-                broken: None,
-                stalled_at: None,
-            },
+            reader: Reader::new(self.pipe.read, self.open, self.wire, self.plain, self.prelude),
+            writer: Some(Box::new(writer)),
+            broken: None,
+            failed: None,
+            desk: None,
+            load: Load::new(now()),
             close_by: None,
             moved_at: now(),
             sleep: None,
@@ -179,7 +167,16 @@ pub struct Driver {
     shared: Arc<Shared>,
     phase: Phase,
     reader: Reader,
-    writer: Writer,
+    /// `None` while it is lent to the second task.
+    writer: Option<Box<Writer>>,
+    /// Why and since when nothing can be written. What the peer has sent before it left, and its
+    /// goodbye, can still be read then.
+    broken: Option<(ConnectionError, Instant)>,
+    /// Why the connection ends, as soon as the writing side is here.
+    failed: Option<ConnectionError>,
+    /// Where the second task is, if there is one.
+    desk: Option<Arc<Desk>>,
+    load: Load,
     /// Until when the goodbye of a connection that is being closed must be out.
     close_by: Option<Instant>,
     moved_at: Instant,
@@ -209,21 +206,25 @@ impl Future for Driver {
         if std::mem::take(&mut this.first)
             && let Err(error) = this.handle_early()
         {
-            this.fail(error);
+            this.failed = Some(error);
         }
         let mut read_len = 0;
         for _ in 0..TURNS_MAX {
+            if this.failed.is_some() {
+                ready!(this.poll_fail(cx));
+            }
             let moved = match &this.phase {
                 Phase::Running => match this.turn(cx, &mut read_len) {
                     Ok(moved) => moved,
                     Err(error) => {
-                        this.fail(error);
+                        this.failed = Some(error);
                         Moved::Something
                     }
                 },
                 Phase::Ending { .. } => {
                     let cause = ready!(this.poll_ending(cx));
                     this.phase = Phase::Done;
+                    this.desk.iter().for_each(|desk| desk.end());
                     return Poll::Ready(cause);
                 }
                 Phase::Done => return Poll::Ready(ConnectionError::Dropped),
@@ -241,6 +242,17 @@ impl Future for Driver {
 }
 
 impl Driver {
+    /// Makes a future for a second task, to which the driver hands its writing side while both
+    /// directions are saturated: sealing and opening are then on two cores. `None` when it was
+    /// taken before.
+    pub fn write_task(&mut self) -> Option<WriteTask> {
+        if self.desk.is_some() {
+            return None;
+        }
+        let desk = self.desk.insert(Arc::default());
+        Some(WriteTask::new(desk))
+    }
+
     /// Handles what had been received before the multiplexer began.
     fn handle_early(&mut self) -> Result<(), ConnectionError> {
         let plain = self.reader.plain.split().freeze();
@@ -260,27 +272,23 @@ impl Driver {
     ) -> Result<Moved, ConnectionError> {
         let now = now();
         self.handle_time(now)?;
-        let wrote = match self.poll_write_side(cx, now) {
-            Err(error @ ConnectionError::Io(_)) => {
-                self.writer.broken = Some((error, now));
-                Moved::Nothing
-            }
-            other => other?,
-        };
+        self.fetch_writer(cx, now)?;
+        let wrote = self.poll_write_side(cx, now)?;
         if let Phase::Ending { .. } = self.phase {
             return Ok(Moved::Something);
         }
         // After the attempt: a task that was not run for long has not been stalled by the peer.
-        if self.writer.stalled_at.is_some_and(|at| at + WRITE_STALL_MAX <= now) {
+        if self.writer.as_ref().is_some_and(|writer| writer.is_stalled(now)) {
             return Err(ConnectionError::WriteStalled(WRITE_STALL_MAX));
         }
         let read = self.poll_read_side(cx, read_len)?;
-        if let Some((error, at)) = &self.writer.broken
-            && (read == Moved::Nothing || *at + FAIL_MAX <= now)
+        if let Some((error, at)) = &self.broken
+            && (read == 0 || *at + FAIL_MAX <= now)
         {
             return Err(error.clone());
         }
-        if wrote == Moved::Nothing && read == Moved::Nothing {
+        self.lend_writer(now, wrote, read);
+        if wrote == 0 && read == 0 {
             self.release_idle(now);
             return Ok(Moved::Nothing);
         }
@@ -304,63 +312,89 @@ impl Driver {
         Ok(())
     }
 
+    /// Lends the writing side to the second task once both directions have been saturated for some
+    /// turns.
+    fn lend_writer(&mut self, now: Instant, wrote: u64, read: usize) {
+        self.load.count(wrote, read);
+        let ready = self.load.is_high() && self.broken.is_none() && self.close_by.is_none();
+        let Some(desk) = self.desk.as_ref().filter(|_| ready) else { return };
+        let Some(writer) = self.writer.take() else { return };
+        self.load.begin(now, writer.written);
+        self.shared.with_driver(|state| state.lend_writer());
+        self.writer = desk.lend(writer);
+        if self.writer.is_some() {
+            self.desk = None;
+            self.shared.with_driver(|state| state.take_writer_back());
+        }
+    }
+
+    /// Takes the writing side back from the second task, where the load is low or the connection is
+    /// to end, or that task can do no more with it.
+    fn fetch_writer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ConnectionError> {
+        let Some(desk) = self.desk.as_ref().filter(|_| self.writer.is_none()) else {
+            return Ok(());
+        };
+        let ending = self.failed.is_some() || self.close_by.is_some();
+        let recall = ending || self.load.is_low(now, || desk.written());
+        let failed = match desk.take_back(recall, cx) {
+            Found::Away => return Ok(()),
+            Found::Lost => return Err(ConnectionError::Dropped),
+            Found::Writer(writer, failed) => {
+                self.writer = Some(writer);
+                failed
+            }
+        };
+        self.shared.with_driver(|state| {
+            state.take_writer_back();
+            state.register_driver(cx);
+        });
+        failed.map_or(Ok(()), |error| self.handle_write_error(error, now))
+    }
+
+    /// Gives the number of bytes that were written.
     fn poll_write_side(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-    ) -> Result<Moved, ConnectionError> {
-        let mut moved = Moved::Nothing;
-        if self.writer.broken.is_some() {
-            return Ok(moved);
+    ) -> Result<u64, ConnectionError> {
+        let Some(writer) = self.writer.as_mut().filter(|_| self.broken.is_none()) else {
+            return Ok(0);
+        };
+        let before = writer.written;
+        let turn = writer.poll_turn(cx, Task::Driver, now);
+        let wrote = writer.written - before;
+        match turn {
+            Ok(None) => {}
+            Ok(Some(cause)) => self.begin_ending(cause, now),
+            Err(error) => self.handle_write_error(error, now)?,
         }
-        for _ in 0..TURN_MAX {
-            if self.writer.is_empty() && !self.fill(now)? {
-                break;
-            }
-            match self.writer.poll_write(cx, now)? {
-                Poll::Ready(()) => moved = Moved::Something,
-                Poll::Pending => {
-                    self.shared.with_driver(|state| state.driver_is_blocked());
-                    break;
-                }
-            }
-        }
-        if self.writer.is_empty() {
-            self.writer.poll_flush(cx, now)?;
-        }
-        Ok(moved)
+        Ok(wrote)
     }
 
-    /// Takes frames from the multiplexer and seals them. False when there are none.
-    fn fill(&mut self, now: Instant) -> Result<bool, ConnectionError> {
-        let frames = &mut self.writer.frames;
-        let closed = self.shared.with_driver(|state| {
-            state.driver_is_ready();
-            if state.core.has_transmit() {
-                state.core.poll_transmit(TRANSMIT_LEN, frames, now);
-            }
-            state.over().filter(|_| state.core.is_closed())
-        });
-        self.writer.seal_frames().map_err(ConnectionError::Security)?;
-        if let Some(cause) = closed {
-            self.begin_ending(cause, now);
-            return Ok(false);
+    fn handle_write_error(
+        &mut self,
+        error: ConnectionError,
+        now: Instant,
+    ) -> Result<(), ConnectionError> {
+        if let ConnectionError::Io(_) = error {
+            self.broken = Some((error, now));
+            return Ok(());
         }
-        Ok(!self.writer.is_empty())
+        Err(error)
     }
 
+    /// Gives the number of bytes that were read.
     fn poll_read_side(
         &mut self,
         cx: &mut Context<'_>,
         read_len: &mut usize,
-    ) -> Result<Moved, ConnectionError> {
-        let mut moved = Moved::Nothing;
+    ) -> Result<usize, ConnectionError> {
+        let before = *read_len;
         for _ in 0..TURN_MAX {
             match self.reader.poll_read(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(self.end_of_pipe()),
                 Poll::Ready(Ok(count)) => {
-                    moved = Moved::Something;
                     *read_len += count;
                     // What came before a broken record is still good.
                     let opened = self.reader.open_records();
@@ -373,7 +407,7 @@ impl Driver {
                 Poll::Ready(Err(error)) => return Err(ConnectionError::Io(error.into())),
             }
         }
-        Ok(moved)
+        Ok(*read_len - before)
     }
 
     fn handle_records(&mut self) -> Result<(), ConnectionError> {
@@ -409,23 +443,27 @@ impl Driver {
     /// The peer has ended the pipe without a goodbye: an ordinary end when nothing was owed.
     fn end_of_pipe(&self) -> ConnectionError {
         let owed = self.shared.with_driver(|state| state.core.stream_count() > 0);
-        if owed || !self.reader.wire.is_empty() || self.reader.prelude.is_some() {
+        if owed || self.reader.is_amid() {
             return ConnectionError::Truncated;
         }
         ConnectionError::ClosedByPeer { code: p2p_core::ErrorCode::NONE }
     }
 
-    /// Ends the connection because of `error`, with the multiplexer's last word where it has one.
-    fn fail(&mut self, error: ConnectionError) {
+    /// Ends the connection because something has failed, with the multiplexer's last word where it
+    /// has one. Pending while the second task is in a turn with the writing side.
+    fn poll_fail(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = now();
-        if let ConnectionError::Mux(_) = error {
-            let frames = &mut self.writer.frames;
-            self.shared.with_driver(|state| state.core.poll_transmit(0, frames, now));
-            if self.writer.seal_frames().is_err() {
-                tracing::debug!("the channel is used up: ending without a goodbye");
-            }
+        if self.writer.is_none() && self.fetch_writer(cx, now).is_ok() && self.writer.is_none() {
+            return Poll::Pending;
+        }
+        let Some(error) = self.failed.take() else { return Poll::Ready(()) };
+        if let (ConnectionError::Mux(_), Some(writer)) = (&error, &mut self.writer)
+            && writer.fill_last_word(now).is_err()
+        {
+            tracing::debug!("the channel is used up: ending without a goodbye");
         }
         self.begin_ending(error, now);
+        Poll::Ready(())
     }
 
     /// From here on nothing is received for streams; what is in `out` is still written.
@@ -452,7 +490,8 @@ impl Driver {
         let said = matches!(cause, ConnectionError::Closed { .. } | ConnectionError::Mux(_));
         let drained = !said || self.reader.poll_drain(cx).is_ready();
         if !*shut {
-            match self.writer.poll_end(cx, now) {
+            let end = self.writer.as_mut().map(|writer| writer.poll_end(cx, now));
+            match end.unwrap_or(Poll::Ready(Ok(()))) {
                 Poll::Ready(Ok(())) => {
                     *shut = true;
                     *by = (*by).min(now + DRAIN_MAX);
@@ -472,9 +511,10 @@ impl Driver {
     /// Sleeps until the next thing is due. Ready when something is due now.
     fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let core = self.shared.with_driver(|state| state.poll_timeout());
-        let stall = self.writer.stalled_at.map(|at| at + WRITE_STALL_MAX);
+        let stall = self.writer.as_ref().and_then(|writer| writer.stalls_at());
+        let look = self.writer.is_none().then(|| self.load.looked_at + LOOK_AFTER);
         let idle = self.holds_buffers().then(|| self.moved_at + IDLE_AFTER);
-        match [core, stall, idle, self.close_by].into_iter().flatten().min() {
+        match [core, stall, look, idle, self.close_by].into_iter().flatten().min() {
             Some(due) => self.poll_until(cx, due),
             None => Poll::Pending,
         }
@@ -497,28 +537,21 @@ impl Driver {
     }
 
     fn holds_buffers(&self) -> bool {
-        self.reader.wire.capacity() > 0 && self.reader.wire.is_empty()
-            || !self.reader.blocks.is_empty()
-            || self.writer.out.capacity() > 0 && self.writer.out.is_empty()
+        self.reader.holds_buffers()
+            || self.writer.as_ref().is_some_and(|writer| writer.holds_buffers())
     }
 
     fn release_idle(&mut self, now: Instant) {
         if self.moved_at + IDLE_AFTER <= now {
-            self.reader.blocks.clear();
-            if self.reader.wire.is_empty() {
-                self.reader.wire = BytesMut::new();
-                self.reader.read_len = READ_LEN_MIN;
-                self.reader.missing = 1;
-            }
-            if self.writer.out.is_empty() {
-                self.writer.out = BytesMut::new();
-            }
+            self.reader.release_buffers();
+            self.writer.iter_mut().for_each(|writer| writer.release_buffers());
         }
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        self.desk.iter().for_each(|desk| desk.end());
         self.shared.with_driver(|state| state.end(&ConnectionError::Dropped));
     }
 }
@@ -529,188 +562,66 @@ impl fmt::Debug for Driver {
     }
 }
 
-struct Reader {
-    pipe: Box<dyn tokio::io::AsyncRead + Unpin + Send>,
-    open: Box<dyn Open>,
-    /// The one read buffer of the connection's life.
-    wire: BytesMut,
-    /// Former read buffers, whose bytes may still wait for their readers.
-    blocks: Blocks,
-    /// Opened bytes of a negotiation that is not complete.
-    plain: BytesMut,
-    prelude: Option<Prelude>,
-    read_len: usize,
-    /// How many bytes the record at the front of `wire` still needs.
-    missing: usize,
-    records: Vec<Bytes>,
-    ended: bool,
+/// How much goes in both directions, and what is much.
+struct Load {
+    scale: Scale,
+    /// Turns in which both directions were saturated, less those in which they were not.
+    busy: u32,
+    /// Since when the rest counts: while the writing side is lent.
+    looked_at: Instant,
+    read: u64,
+    written: u64,
 }
 
-impl Reader {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.make_room();
-        let spare = self.wire.capacity() - self.wire.len();
-        let count = ready!(pin!(self.pipe.read_buf(&mut self.wire)).poll(cx))?;
-        if count == spare {
-            self.read_len = (self.read_len * 4).min(READ_LEN_MAX);
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    /// Makes room for what the next record needs, in another buffer where this one's bytes are
-    /// still referred to.
-    fn make_room(&mut self) {
-        let wanted = self.read_len.max(self.missing);
-        let spare = self.wire.capacity() - self.wire.len();
-        if spare >= self.missing || self.wire.try_reclaim(wanted) {
-            return;
-        }
-        let mut block = self.blocks.take(self.wire.len() + wanted);
-        block.extend_from_slice(&self.wire);
-        self.blocks.retire(std::mem::replace(&mut self.wire, block));
-    }
-
-    /// Opens every whole record that has come in.
-    fn open_records(&mut self) -> Result<(), ConnectionError> {
-        loop {
-            match self.open.open(&mut self.wire).map_err(ConnectionError::Security)? {
-                Opened::Record(record) if record.is_empty() => {}
-                Opened::Record(record) => self.records.push(record),
-                Opened::Incomplete(missing) => {
-                    self.missing = missing.max(1);
-                    return Ok(());
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Reads and forgets until the peer's end.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..TURNS_MAX {
-            if self.ended {
-                return Poll::Ready(());
-            }
-            self.wire.clear();
-            self.wire.reserve(READ_LEN_MIN);
-            let count = ready!(pin!(self.pipe.read_buf(&mut self.wire)).poll(cx));
-            self.ended = !matches!(count, Ok(1..));
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
+/// What is much: in tests everything is.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// A turn that moves so many bytes in each direction is saturated.
+    turn_len: u64,
+    /// Saturated turns after which the writing side is lent.
+    turns: u32,
+    /// Where less than so many bytes go in either direction in `LOOK_AFTER`, it is taken back.
+    low_len: u64,
 }
 
-struct Writer {
-    pipe: Box<dyn AsyncWrite + Unpin + Send>,
-    /// None where the pipe is used as it is.
-    seal: Option<Box<dyn Seal>>,
-    /// What is still to be sealed; or to be written as it is, once `out` is empty.
-    frames: Gather,
-    /// Sealed bytes on their way to the pipe.
-    out: BytesMut,
-    flushed: bool,
-    /// Why and since when nothing can be written. What the peer has sent before it left, and its
-    /// goodbye, can still be read then.
-    broken: Option<(ConnectionError, Instant)>,
-    /// Since when the pipe takes nothing.
-    stalled_at: Option<Instant>,
-}
-
-impl Writer {
-    /// Whether there is nothing to write.
-    fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.frames.is_empty()
+impl Load {
+    fn new(now: Instant) -> Self {
+        let scale = Scale { turn_len: BUSY_LEN, turns: BUSY_TURNS, low_len: LOW_LEN };
+        Self { scale, busy: 0, looked_at: now, read: 0, written: 0 }
     }
 
-    /// Seals what was taken from the multiplexer. Without a secure channel it is copied only where
-    /// the pipe does not take the pieces.
-    fn seal_frames(&mut self) -> Result<(), SecurityError> {
-        if self.frames.is_empty() {
-            return Ok(());
-        }
-        match &mut self.seal {
-            Some(seal) => seal.seal(&mut self.frames, &mut self.out),
-            None if self.pipe.is_write_vectored() => Ok(()),
-            None => {
-                self.out.put(&mut self.frames);
-                Ok(())
-            }
-        }
-    }
-
-    /// Writes once. Pending when the pipe takes nothing now.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-    ) -> Result<Poll<()>, ConnectionError> {
-        let pipe = Pin::new(&mut self.pipe);
-        let (written, given) = if self.out.is_empty() {
-            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-            let count = self.frames.chunks_vectored(&mut pieces);
-            let pieces = pieces.get(..count).unwrap_or_default();
-            let given = pieces.iter().map(|piece| piece.len()).sum();
-            (pipe.poll_write_vectored(cx, pieces), given)
+    /// Notes a turn. One that moves nothing says that the task has time left.
+    fn count(&mut self, wrote: u64, read: usize) {
+        let read = read as u64;
+        self.read += read;
+        self.busy = if wrote == 0 && read == 0 {
+            self.busy / 2
+        } else if wrote.min(read) >= self.scale.turn_len {
+            self.busy.saturating_add(1)
         } else {
-            (pipe.poll_write(cx, &self.out), self.out.len())
+            self.busy.saturating_sub(1)
         };
-        match written {
-            Poll::Ready(Ok(0)) => {
-                Err(ConnectionError::Io(io::Error::from(io::ErrorKind::WriteZero).into()))
-            }
-            Poll::Ready(Ok(count)) if count > given => {
-                let broken =
-                    io::Error::other("the pipe claims to have written more than it was given");
-                Err(ConnectionError::Io(broken.into()))
-            }
-            Poll::Ready(Ok(count)) => {
-                self.stalled_at = None;
-                self.flushed = false;
-                if self.out.is_empty() {
-                    self.frames.advance(count);
-                } else {
-                    self.out.advance(count);
-                }
-                Ok(Poll::Ready(()))
-            }
-            Poll::Ready(Err(error)) => Err(ConnectionError::Io(error.into())),
-            Poll::Pending => {
-                self.stalled_at.get_or_insert(now);
-                Ok(Poll::Pending)
-            }
-        }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ConnectionError> {
-        if self.flushed {
-            return Ok(());
-        }
-        match Pin::new(&mut self.pipe).poll_flush(cx) {
-            Poll::Ready(result) => {
-                result.map_err(|error| ConnectionError::Io(error.into()))?;
-                self.flushed = true;
-                self.stalled_at = None;
-            }
-            Poll::Pending => {
-                self.stalled_at.get_or_insert(now);
-            }
-        }
-        Ok(())
+    fn is_high(&self) -> bool {
+        self.busy >= self.scale.turns
     }
 
-    /// Writes all that is left and ends this side's half of the pipe.
-    fn poll_end(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-    ) -> Poll<Result<(), ConnectionError>> {
-        while !self.is_empty() {
-            ready!(self.poll_write(cx, now)?);
+    /// The writing side, which has written so much, is lent from now on.
+    fn begin(&mut self, now: Instant, written: u64) {
+        self.busy = 0;
+        (self.looked_at, self.read, self.written) = (now, 0, written);
+    }
+
+    /// Whether one direction was at rest, more or less, since the last look.
+    fn is_low(&mut self, now: Instant, written: impl FnOnce() -> u64) -> bool {
+        if now < self.looked_at + LOOK_AFTER {
+            return false;
         }
-        Pin::new(&mut self.pipe)
-            .poll_shutdown(cx)
-            .map_err(|error| ConnectionError::Io(error.into()))
+        let written = written();
+        let low = self.read.min(written - self.written) < self.scale.low_len;
+        self.begin(now, written);
+        low
     }
 }
 

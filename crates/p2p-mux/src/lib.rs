@@ -74,6 +74,9 @@
     allow(rustdoc::broken_intra_doc_links, reason = "Yamux is a feature")
 )]
 
+#[cfg(test)]
+extern crate self as p2p_mux;
+
 mod blocks;
 #[cfg(any(feature = "mplex", test))]
 mod budget;
@@ -91,7 +94,7 @@ mod unsent;
 #[cfg(feature = "yamux")]
 mod yamux;
 
-pub use driver::{Driver, Prelude, Setup};
+pub use driver::{Driver, Prelude, Setup, WriteTask};
 pub use handle::{Mux, MuxRecv, MuxSend, MuxStream, connect};
 #[cfg(any(feature = "mplex", test))]
 pub use mplex::Mplex;

@@ -26,8 +26,13 @@ pub(crate) struct State {
     yielding: Option<Waker>,
     acceptor: Option<Waker>,
     driver: Option<Waker>,
-    /// The driver has been woken, or cannot write now and will look again by itself.
+    /// The driver has been woken, and has not come.
     driver_called: bool,
+    /// The task that has the writing side: the driver, or the second one where it is `lent`.
+    writer: Option<Waker>,
+    /// It has been woken, or cannot write now and will look again by itself.
+    writer_called: bool,
+    lent: bool,
     /// When the driver will call `handle_timeout` by itself.
     driver_due: Option<Instant>,
     /// Handles through which streams can be opened or accepted.
@@ -36,6 +41,15 @@ pub(crate) struct State {
     ended: Option<ConnectionError>,
     wake_all_openers: bool,
     wake_acceptor: bool,
+    wake_driver: bool,
+}
+
+/// One that serves the connection, and so needs no call for what it does itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    Driver,
+    /// The one that has the writing side while it is lent.
+    Second,
 }
 
 #[derive(Default)]
@@ -83,42 +97,43 @@ impl Shared {
                 acceptor: None,
                 driver: None,
                 driver_called: true,
+                writer: None,
+                writer_called: true,
+                lent: false,
                 driver_due: None,
                 handles: 0,
                 closing: None,
                 ended: None,
                 wake_all_openers: false,
                 wake_acceptor: false,
+                wake_driver: false,
             }),
         })
     }
 
     /// Runs `work` under the lock, then wakes everybody whom it concerns, outside of it.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        self.run(None, work)
+    }
+
+    /// The same for the driver.
+    pub(crate) fn with_driver<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        self.run(Some(Task::Driver), work)
+    }
+
+    /// The same for one of the tasks that serve the connection.
+    pub(crate) fn with_task<R>(&self, task: Task, work: impl FnOnce(&mut State) -> R) -> R {
+        self.run(Some(task), work)
+    }
+
+    fn run<R>(&self, task: Option<Task>, work: impl FnOnce(&mut State) -> R) -> R {
         let mut wakers = Wakers::default();
         let result = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let result = work(&mut state);
             state.close_if_unused();
             state.collect(&mut wakers);
-            state.call_driver(&mut wakers);
-            result
-        };
-        wakers.wake();
-        result
-    }
-
-    /// The same for the driver itself, which needs no call, unless it has just taken away the last
-    /// use of the connection.
-    pub(crate) fn with_driver<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
-        let mut wakers = Wakers::default();
-        let result = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let result = work(&mut state);
-            if state.close_if_unused() {
-                wakers.push(state.driver.clone());
-            }
-            state.collect(&mut wakers);
+            state.call_tasks(task, &mut wakers);
             result
         };
         wakers.wake();
@@ -154,12 +169,31 @@ impl State {
     pub(crate) fn register_driver(&mut self, cx: &Context<'_>) {
         set_waker(&mut self.driver, cx);
         self.driver_called = false;
+        if !self.lent {
+            self.register_writer(cx);
+        }
     }
 
-    /// The driver has room for frames, and is about to look for some: what handles queue after
+    /// The same for the task that has the writing side.
+    pub(crate) fn register_writer(&mut self, cx: &Context<'_>) {
+        set_waker(&mut self.writer, cx);
+        self.writer_called = false;
+    }
+
+    /// The second task has the writing side from now on.
+    pub(crate) fn lend_writer(&mut self) {
+        self.lent = true;
+    }
+
+    /// The driver has it again.
+    pub(crate) fn take_writer_back(&mut self) {
+        self.lent = false;
+    }
+
+    /// There is room for frames, and the task is about to look for some: what handles queue after
     /// that must wake it, even when it could not write before in the same turn.
-    pub(crate) fn driver_is_ready(&mut self) {
-        self.driver_called = false;
+    pub(crate) fn writer_is_ready(&mut self) {
+        self.writer_called = false;
     }
 
     /// When the driver must call `handle_timeout`; handles call it when that moves ahead.
@@ -168,9 +202,9 @@ impl State {
         self.driver_due
     }
 
-    /// The driver cannot write now: what handles queue need not wake it.
-    pub(crate) fn driver_is_blocked(&mut self) {
-        self.driver_called = true;
+    /// Nothing can be written now: what handles queue need not wake the task.
+    pub(crate) fn writer_is_blocked(&mut self) {
+        self.writer_called = true;
     }
 
     pub(crate) fn add_handle(&mut self) {
@@ -292,7 +326,7 @@ impl State {
             self.core.close(code);
             self.wake_all_openers = true;
             // Even one that cannot write now: the time for the goodbye runs from here.
-            self.driver_called = false;
+            self.wake_driver = true;
         }
     }
 
@@ -307,21 +341,33 @@ impl State {
     }
 
     /// Nobody can open or accept: once no stream is left, the connection has no use any more.
-    /// True when that is now.
-    fn close_if_unused(&mut self) -> bool {
+    fn close_if_unused(&mut self) {
         if self.handles > 0 || self.closing.is_some() || self.ended.is_some() {
-            return false;
+            return;
         }
         self.core.refuse_inbound();
-        if self.core.stream_count() > 0 {
-            return false;
+        if self.core.stream_count() == 0 {
+            self.close(ErrorCode::NONE, "no handle is left");
         }
-        self.close(ErrorCode::NONE, "no handle is left");
-        true
     }
 
-    fn call_driver(&mut self, wakers: &mut Wakers) {
-        if !self.driver_called && (self.core.has_transmit() || self.is_due_earlier()) {
+    /// Calls the tasks that serve the connection, as far as they have something to do that `task`
+    /// does not do itself.
+    fn call_tasks(&mut self, task: Option<Task>, wakers: &mut Wakers) {
+        let writes = match task {
+            Some(Task::Driver) => !self.lent,
+            Some(Task::Second) => true,
+            None => false,
+        };
+        let send = !writes && !self.writer_called && self.core.has_transmit();
+        if send {
+            self.writer_called = true;
+            self.driver_called |= !self.lent;
+            wakers.push(self.writer.clone());
+        }
+        let knows = self.driver_called || task == Some(Task::Driver);
+        if self.wake_driver || !knows && self.is_due_earlier() {
+            self.wake_driver = false;
             self.driver_called = true;
             wakers.push(self.driver.clone());
         }
@@ -397,7 +443,7 @@ impl Wakers {
     }
 }
 
-fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
+pub(crate) fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *slot = Some(cx.waker().clone()),

@@ -167,7 +167,6 @@ async fn run(cipher: Option<Cipher>, flow: Flow, tasks: Tasks) -> Figures {
     let bytes = (flows.read.load(SeqCst) + flows.written.load(SeqCst)) as f64;
     let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
     drop((streams, mux));
-    if std::env::var_os("V").is_some() { eprintln!("{tasks:?} rate {:.0} cores {:.2} in {} out {}", bytes / wall / 1e6, cpu / wall, flows.read.load(SeqCst) >> 20, flows.written.load(SeqCst) >> 20); }
     Figures { rate: bytes / wall / 1e6, cpu: cpu * 1e9 / bytes }
 }
 

@@ -1,23 +1,22 @@
 //! Drivers over pipes of a few bytes that stall, with readers that stop and go: never a deadlock.
-#![cfg(feature = "yamux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use std::time::Duration;
-
-use common::{
-    pattern,
-    random::{Random, for_seeds},
-};
 use p2p_core::Role;
-use p2p_mux::{Config, Mux, MuxStream, Yamux, connect};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
+use super::{
+    common::{
+        pattern,
+        random::{Random, for_seeds},
+    },
+    *,
+};
+use crate::{Config, Mux, MuxStream, Yamux, connect};
+
+/// Each is run with one task for a connection, and with two.
 const SEEDS: u64 = 200;
 
 /// Carries bytes from one pipe to another, and stands still now and then.
@@ -88,7 +87,7 @@ async fn run_side(mut mux: Mux, side: usize, streams: usize, lens: Vec<usize>, s
     }
 }
 
-async fn run(seed: u64) {
+async fn run(seed: u64, two: bool) {
     let mut random = Random::new(seed);
     let size = random.pick(&[1, 5, 13, 64, 1000]);
     let (client_io, client_end) = duplex(size);
@@ -101,9 +100,9 @@ async fn run(seed: u64) {
     ];
     let yamux = Yamux::new(Config::default().keep_alive(Duration::from_secs(20)));
     let (client, driver) = connect(client_io, &yamux, Role::Initiator);
-    let client_task = tokio::spawn(driver);
+    let client_task = serve(driver, two);
     let (server, driver) = connect(server_io, &yamux, Role::Responder);
-    let server_task = tokio::spawn(driver);
+    let server_task = serve(driver, two);
     let streams = 1 + random.below(6);
     let lens: Vec<usize> = (0..5).map(|_| random.pick(&[0, 50, 100 * size, 500 * size])).collect();
     let work = async {
@@ -121,6 +120,15 @@ async fn run(seed: u64) {
     server_task.abort();
 }
 
+/// Serves in one task, or has the second one have the writing side as often as may be.
+fn serve(mut driver: Driver, two: bool) -> tokio::task::JoinHandle<ConnectionError> {
+    if two {
+        eager(&mut driver);
+        tokio::spawn(driver.write_task().unwrap());
+    }
+    tokio::spawn(driver)
+}
+
 #[test]
 fn rust_yamux_227_drivers_over_stalling_pipes_never_deadlock_whatever_the_seed() {
     for_seeds(SEEDS, |seed| {
@@ -129,6 +137,9 @@ fn rust_yamux_227_drivers_over_stalling_pipes_never_deadlock_whatever_the_seed()
             .start_paused(true)
             .build()
             .unwrap()
-            .block_on(run(seed));
+            .block_on(async {
+                run(seed, false).await;
+                run(seed, true).await;
+            });
     });
 }
