@@ -78,17 +78,26 @@
 extern crate self as p2p_mux;
 
 mod blocks;
-#[cfg(any(feature = "mplex", test))]
+#[cfg(any(feature = "mplex", feature = "yamux", test))]
 mod budget;
 mod deadline;
 mod driver;
 mod handle;
 mod ids;
+#[cfg(any(feature = "mplex", feature = "yamux", test))]
+mod lingering;
+#[cfg(test)]
+mod model;
 #[cfg(any(feature = "mplex", test))]
 pub mod mplex;
+#[cfg(test)]
+#[path = "../tests/common/random.rs"]
+mod random;
 #[cfg(any(feature = "mplex", test))]
 mod received;
 mod shared;
+#[cfg(test)]
+mod table;
 #[cfg(any(feature = "mplex", test))]
 mod unsent;
 #[cfg(feature = "yamux")]

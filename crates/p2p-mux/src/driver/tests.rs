@@ -132,10 +132,12 @@ async fn an_aborted_second_task_leaves_the_connection_to_the_driver() {
 #[tokio::test(start_paused = true)]
 async fn a_violation_is_answered_while_the_writing_side_is_lent() {
     let mut lent = Lent::new(4096).await;
+    let begun = tokio::time::Instant::now();
     lent.peer.write_all(&[9; 12]).await.unwrap();
     let mut rest = Vec::new();
     soon(lent.peer.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(rest, GO_AWAY_PROTOCOL_ERROR);
+    assert_eq!(begun.elapsed(), Duration::ZERO, "taken back at once");
     drop(lent.peer);
     let cause = soon(lent.driver).await.unwrap();
     assert!(matches!(cause, ConnectionError::Mux(MuxError::Version(9))));
@@ -225,7 +227,9 @@ async fn what_the_peer_has_sent_is_read_when_the_second_task_cannot_write() {
     let (driver, second, mut mux, mut peer) = weak(false).await;
     let hi = [0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 2, b'h', b'i'];
     peer.write_all(&[&THEIR_PING[..], &hi].concat()).await.unwrap();
+    let begun = tokio::time::Instant::now();
     assert!(matches!(soon(driver).await.unwrap(), ConnectionError::Io(_)));
+    assert_eq!(begun.elapsed(), Duration::ZERO, "the driver is told at once");
     let mut text = String::new();
     soon(mux.accept()).await.unwrap().read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "hi");
@@ -258,7 +262,9 @@ async fn a_channel_that_is_used_up_in_the_second_task_ends_the_connection() {
         peer.write_all(&common::mask::sealed(&THEIR_PING, 1000)).await.unwrap();
         settle().await;
     }
+    let begun = tokio::time::Instant::now();
     let error = soon(served).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO, "the driver is told at once");
     assert!(matches!(error, ConnectionError::Security(SecurityError::NoncesExhausted)));
 }
 

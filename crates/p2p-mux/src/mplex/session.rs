@@ -25,18 +25,18 @@ use super::{
     frame::{is_inbound, stream_id},
     stream::{RecvPhase, SendPhase, StreamState},
 };
-use crate::{budget::Budget, unsent};
+use crate::{
+    budget::Budget,
+    ids::IdHashes,
+    lingering::{Lingering, prune},
+    unsent,
+};
 
 /// Inbound streams that nobody has accepted; one more is reset.
 const UNACCEPTED_MAX: usize = 256;
-/// How long a stream that both halves of this side are done with waits for the peer's end, from
-/// the first look at the clock after that.
-const LINGER: Duration = Duration::from_secs(30);
 /// The time in which no more streams are opened than `opens_per_second_max`: a second as the peer
 /// measures it, and what the network may have shortened it by.
 const OPENS_WINDOW: Duration = Duration::from_millis(1250);
-/// Entries of streams that are gone, in a queue of streams, that are not worth a clean-up.
-const QUEUE_SLACK: usize = 64;
 /// The largest stream number that is used: js-libp2p cannot read larger ones (trap 3).
 const NUMBER_MAX: u64 = (1 << 28) - 1;
 /// Resets that the peer sends or causes: so many at once, and `RESETS_PER_SECOND` over time.
@@ -54,7 +54,7 @@ pub(super) struct Session {
     now: Instant,
     phase: Phase,
     incoming: Incoming,
-    streams: HashMap<StreamId, StreamState>,
+    streams: HashMap<StreamId, StreamState, IdHashes>,
     next_number: u64,
     inbound: usize,
     outbound: usize,
@@ -76,9 +76,7 @@ pub(super) struct Session {
     refusals: VecDeque<StreamId>,
     control: VecDeque<StreamId>,
     ready: VecDeque<StreamId>,
-    lingering: VecDeque<(Instant, StreamId)>,
-    /// Streams that begin to linger as soon as the time is known.
-    released: Vec<StreamId>,
+    lingering: Lingering<StreamId>,
     headers: BytesMut,
     events: VecDeque<MuxEvent>,
 
@@ -110,7 +108,7 @@ impl Session {
             now,
             phase: Phase::Open,
             incoming: Incoming::next_header(),
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             next_number: 0,
             inbound: 0,
             outbound: 0,
@@ -125,8 +123,7 @@ impl Session {
             refusals: VecDeque::new(),
             control: VecDeque::new(),
             ready: VecDeque::new(),
-            lingering: VecDeque::new(),
-            released: Vec::new(),
+            lingering: Lingering::new(),
             headers: BytesMut::new(),
             events: VecDeque::new(),
             resets: Budget::new(RESETS_MAX, RESETS_PER_SECOND, now),
@@ -259,10 +256,7 @@ impl Session {
             self.opens.pop_front();
         }
         self.tell_openers();
-        for id in self.released.drain(..) {
-            self.lingering.push_back((now + LINGER, id));
-        }
-        prune(&mut self.lingering, &self.streams, |(_, id)| *id);
+        self.lingering.look_at_clock(now, &self.streams);
     }
 
     /// Both halves of this side are done, and the peer's end is still to come.
@@ -272,7 +266,7 @@ impl Session {
             && !stream.recv_held
             && stream.error.is_none()
         {
-            self.released.push(id);
+            self.lingering.begin(id);
         }
     }
 
@@ -284,7 +278,7 @@ impl Session {
             return;
         }
         if stream.send.phase == SendPhase::Finishing {
-            self.released.push(id);
+            self.lingering.begin(id);
             return;
         }
         stream.recv.phase = RecvPhase::Ended;
@@ -314,10 +308,7 @@ impl MuxCore for Session {
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), MuxError> {
         self.look_at_clock(now);
-        while let Some((due, id)) = self.lingering.front().copied()
-            && due <= now
-        {
-            self.lingering.pop_front();
+        while let Some(id) = self.lingering.pop_due(now) {
             self.end_lingering(id);
         }
         Ok(())
@@ -360,10 +351,9 @@ impl MuxCore for Session {
         if self.phase == Phase::Closed {
             return None;
         }
-        let linger = self.lingering.front().map(|(due, _)| *due);
-        let released = (!self.released.is_empty()).then_some(self.now);
+        let linger = self.lingering.poll_timeout(self.now);
         let opens = self.opens.front().filter(|_| self.open_blocked).map(|at| *at + OPENS_WINDOW);
-        [linger, released, opens].into_iter().flatten().min()
+        [linger, opens].into_iter().flatten().min()
     }
 
     fn open(&mut self) -> Poll<Result<StreamId, MuxError>> {
@@ -517,16 +507,5 @@ impl MuxCore for Session {
 
     fn stream_count(&self) -> usize {
         self.streams.len()
-    }
-}
-
-/// Drops the entries of streams that are gone, once they outnumber the others.
-fn prune<T>(
-    queue: &mut VecDeque<T>,
-    streams: &HashMap<StreamId, StreamState>,
-    id: impl Fn(&T) -> StreamId,
-) {
-    if queue.len() > 2 * streams.len() + QUEUE_SLACK {
-        queue.retain(|entry| streams.contains_key(&id(entry)));
     }
 }

@@ -18,7 +18,7 @@ use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, StreamError, Stre
 
 use super::{
     Config,
-    frame::{number, stream_id},
+    frame::{is_inbound, number, stream_id},
     session::{Counters, Session},
 };
 

@@ -18,7 +18,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 #[cfg(test)]
 pub(in crate::yamux) use counters::Counters;
-use incoming::{Budget, Incoming};
+use incoming::{Incoming, RESETS_MAX, RESETS_PER_SECOND};
 use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError, StreamId};
 
 use super::{
@@ -26,7 +26,12 @@ use super::{
     stream::{Freed, Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
     windows::{HostWindows, Windows},
 };
-use crate::{blocks::Blocks, ids::IdHashes};
+use crate::{
+    blocks::Blocks,
+    budget::Budget,
+    ids::IdHashes,
+    lingering::{Lingering, pop_due, prune},
+};
 
 /// Go-away codes (YAMUX-37); 0 is a normal end.
 const GO_AWAY_PROTOCOL_ERROR: u32 = 1;
@@ -51,15 +56,10 @@ const BLOCKS_MAX: usize = 4;
 const UNACKNOWLEDGED_MAX: usize = 256;
 /// Inbound streams that nobody has accepted; one more is reset (YAMUX-43).
 const UNACCEPTED_MAX: usize = 256;
-/// How long a stream that both halves of this side are done with waits for the peer's end, from
-/// the first look at the clock after that.
-const LINGER: Duration = Duration::from_secs(30);
 /// How often the round trip is measured again while credit is given.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// Intervals of silence after a ping that mean that the peer is gone.
 const PINGS_MISSED_MAX: u32 = 2;
-/// Entries of streams that are gone, in a queue of streams, that are not worth a clean-up.
-const QUEUE_SLACK: usize = 64;
 /// The last id of either parity is near 2^32; ids stop well before (YAMUX-10).
 const ID_MAX: u32 = u32::MAX - 2;
 
@@ -92,9 +92,7 @@ pub(super) struct Session {
     urgent_run: u32,
     /// When ACKs that have found no frame to ride on are sent alone, at the earliest.
     acks: VecDeque<(Instant, u32)>,
-    lingering: VecDeque<(Instant, u32)>,
-    /// Streams that begin to linger as soon as the time is known.
-    released: Vec<u32>,
+    lingering: Lingering<u32>,
     headers: BytesMut,
     /// What large slices were copied to.
     blocks: Blocks,
@@ -171,13 +169,12 @@ impl Session {
             bulk: VecDeque::new(),
             urgent_run: 0,
             acks: VecDeque::new(),
-            lingering: VecDeque::new(),
-            released: Vec::new(),
+            lingering: Lingering::new(),
             headers: BytesMut::new(),
             blocks: Blocks::new(BLOCKS_MAX),
             events: VecDeque::new(),
             ping,
-            resets: Budget::new(now),
+            resets: Budget::new(RESETS_MAX, RESETS_PER_SECOND, now),
             empty_frames: 0,
             goodbye: Goodbye::None,
         }
@@ -394,10 +391,7 @@ impl Session {
     /// Notes the time, for what is to begin with it.
     fn look_at_clock(&mut self, now: Instant) {
         self.now = now;
-        for id in self.released.drain(..) {
-            self.lingering.push_back((now + LINGER, id));
-        }
-        prune(&mut self.lingering, &self.streams, |(_, id)| *id);
+        self.lingering.look_at_clock(now, &self.streams);
     }
 
     /// Both halves of this side are done, and the peer's end is still to come.
@@ -407,7 +401,7 @@ impl Session {
             && !stream.recv_held
             && stream.error.is_none()
         {
-            self.released.push(id);
+            self.lingering.begin(id);
         }
     }
 
@@ -419,7 +413,7 @@ impl Session {
             return;
         }
         if stream.send.phase == SendPhase::Finishing {
-            self.released.push(id);
+            self.lingering.begin(id);
             return;
         }
         stream.recv.phase = RecvPhase::Ended;
@@ -454,7 +448,7 @@ impl MuxCore for Session {
                 self.schedule_control(id);
             }
         }
-        while let Some(id) = pop_due(&mut self.lingering, now) {
+        while let Some(id) = self.lingering.pop_due(now) {
             self.end_lingering(id);
         }
         if self.ping.due <= now {
@@ -514,9 +508,8 @@ impl MuxCore for Session {
             return None;
         }
         let ack = self.acks.front().map(|(due, _)| *due);
-        let linger = self.lingering.front().map(|(due, _)| *due);
-        let released = (!self.released.is_empty()).then_some(self.now);
-        [Some(self.ping.due), ack, linger, released].into_iter().flatten().min()
+        let linger = self.lingering.poll_timeout(self.now);
+        [Some(self.ping.due), ack, linger].into_iter().flatten().min()
     }
 
     fn open(&mut self) -> Poll<Result<StreamId, MuxError>> {
@@ -691,22 +684,6 @@ fn send_buffer_max(total: usize, queued: usize) -> usize {
     debug_assert!(queued <= total, "the total counts every stream");
     let left = SEND_BUFFERS_MAX.saturating_sub(total) + queued;
     left.clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX)
-}
-
-fn pop_due(queue: &mut VecDeque<(Instant, u32)>, now: Instant) -> Option<u32> {
-    queue.front().filter(|(due, _)| *due <= now)?;
-    queue.pop_front().map(|(_, id)| id)
-}
-
-/// Drops the entries of streams that are gone, once they outnumber the others.
-fn prune<T>(
-    queue: &mut VecDeque<T>,
-    streams: &HashMap<u32, StreamState, IdHashes>,
-    id: impl Fn(&T) -> u32,
-) {
-    if queue.len() > 2 * streams.len() + QUEUE_SLACK {
-        queue.retain(|entry| streams.contains_key(&id(entry)));
-    }
 }
 
 fn stream_id(number: u32) -> StreamId {

@@ -8,8 +8,6 @@ mod limits;
 mod link;
 mod model;
 mod points;
-#[path = "../../tests/common/random.rs"]
-mod random;
 mod saturation;
 mod session;
 mod streams;

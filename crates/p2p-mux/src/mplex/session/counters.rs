@@ -51,12 +51,16 @@ impl Session {
         }
     }
 
+    /// The memory that received data may hold, in bytes.
+    pub(in crate::mplex) fn received_max(&self) -> usize {
+        self.config.connection_received_max
+    }
+
     /// The length of everything that could grow without a stream.
     pub(in crate::mplex) fn backlog(&self) -> usize {
         let queues = [&self.control, &self.ready, &self.refusals];
         queues.iter().map(|queue| queue.len()).sum::<usize>()
             + self.lingering.len()
-            + self.released.len()
             + self.opens.len()
             + self.events.len()
             + self.headers.len()

@@ -1,9 +1,9 @@
-//! What every event does in every state of a stream: a table that is compared with the one in
-//! `states.txt`. `UPDATE_SNAPSHOT=1` writes it anew.
+//! What every event does in every state of a stream: a table that is committed.
 
 use std::fmt::Write;
 
 use super::*;
+use crate::table::assert_committed;
 
 const STATES: [&str; 14] = [
     "unknown",
@@ -163,13 +163,5 @@ fn the_table_of_states_and_events_is_the_one_that_is_kept() {
             assert_eq!(rig.session.counters(), rig.session.recount());
         }
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/mplex/tests/states.txt");
-    if std::env::var_os("UPDATE_SNAPSHOT").is_some() {
-        std::fs::write(path, &table).unwrap();
-    }
-    let kept = std::fs::read_to_string(path).unwrap_or_default();
-    for (new, old) in table.lines().zip(kept.lines()) {
-        assert_eq!(new, old, "not as in states.txt; UPDATE_SNAPSHOT=1 writes it anew");
-    }
-    assert_eq!(table.lines().count(), kept.lines().count());
+    assert_committed("mplex", &table);
 }

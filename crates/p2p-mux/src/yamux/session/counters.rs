@@ -57,7 +57,6 @@ impl Session {
         queues.iter().map(|queue| queue.len()).sum::<usize>()
             + self.acks.len()
             + self.lingering.len()
-            + self.released.len()
             + self.events.len()
             + self.headers.len()
     }

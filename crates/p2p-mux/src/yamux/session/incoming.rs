@@ -1,7 +1,7 @@
 //! Input: from the peer's bytes to changes of streams. Every check of a header stands before any
 //! state is made (CVE-2026-32314); bodies are handed on piece by piece.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use p2p_core::{ErrorCode, MuxError, MuxEvent, StreamError};
@@ -12,8 +12,9 @@ use super::{
         frame::{Flags, HEADER_LEN, Header, Kind},
         stream::{Opening, RecvPhase, StreamState},
     },
-    Goodbye, Session, UNACCEPTED_MAX, prune, stream_id,
+    Goodbye, Session, UNACCEPTED_MAX, stream_id,
 };
+use crate::lingering::prune;
 
 /// Received chunks of at least this many bytes are kept by reference, as long as no more than
 /// `REFERENCED_MAX` are unread: each pins a receive buffer.
@@ -28,8 +29,8 @@ const REFUSALS_MAX: usize = 1000;
 /// Frames in a row that carry nothing.
 const EMPTY_FRAMES_MAX: u32 = 100;
 /// Resets that the peer sends or causes: so many at once, and `RESETS_PER_SECOND` over time.
-const RESETS_MAX: u32 = 1000;
-const RESETS_PER_SECOND: u32 = 100;
+pub(super) const RESETS_MAX: u32 = 1000;
+pub(super) const RESETS_PER_SECOND: u32 = 100;
 /// How long an ACK may wait for a frame of its stream to ride on. Peers count streams that are
 /// not acknowledged, but no peer times out on it (YAMUX-14).
 const ACK_DELAY: Duration = Duration::from_millis(20);
@@ -53,32 +54,6 @@ pub(super) enum Incoming {
 impl Incoming {
     pub(super) const fn next_header() -> Self {
         Self::Header { bytes: [0; HEADER_LEN], have: 0 }
-    }
-}
-
-/// An allowance that refills with time.
-#[derive(Debug)]
-pub(super) struct Budget {
-    left: u32,
-    refilled_at: Instant,
-}
-
-impl Budget {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { left: RESETS_MAX, refilled_at: now }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.refilled_at);
-        let earned = elapsed.as_millis() * u128::from(RESETS_PER_SECOND) / 1000;
-        let earned = u32::try_from(earned).unwrap_or(RESETS_MAX);
-        if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(RESETS_MAX);
-            self.refilled_at = now;
-        }
-        let spent = self.left.checked_sub(1);
-        self.left = spent.unwrap_or(0);
-        spent.is_some()
     }
 }
 

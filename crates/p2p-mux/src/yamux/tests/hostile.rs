@@ -3,10 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::{
-    random::{Random, for_seeds},
-    *,
-};
+use super::*;
+use crate::random::{Random, for_seeds};
 
 const STEPS: usize = 300;
 const WINDOW_MAX: u32 = 1 << 20;

@@ -1,10 +1,9 @@
-//! Every state of a stream against every frame and every command, as a table that is committed:
-//! `tests/tables/yamux.txt`. With `P2P_WRITE_TABLES=1` the test writes it anew; the difference is
-//! then to be read and judged.
+//! Every state of a stream against every frame and every command, as a table that is committed.
 
 use std::fmt::Write;
 
 use super::*;
+use crate::table::assert_committed;
 
 /// A session in some state, and the stream that the frames and commands are about.
 struct Scene {
@@ -346,14 +345,5 @@ fn table() -> String {
 
 #[test]
 fn every_state_meets_every_frame_and_command_as_the_table_says() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tables/yamux.txt");
-    let now = table();
-    if std::env::var_os("P2P_WRITE_TABLES").is_some() {
-        std::fs::write(path, &now).unwrap();
-    }
-    let committed = std::fs::read_to_string(path).unwrap_or_default();
-    for (line, (now, committed)) in now.lines().zip(committed.lines()).enumerate() {
-        assert_eq!(now, committed, "line {} of {path}", line + 1);
-    }
-    assert_eq!(now.len(), committed.len(), "the table has more lines, or fewer");
+    assert_committed("yamux", &table());
 }
