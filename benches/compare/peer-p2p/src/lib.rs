@@ -9,13 +9,10 @@ use compare_peer::{
     Args, Buffer, Failure, Node, Protocol, Stream, check, pattern::Pattern, serve_stream,
 };
 use p2p::{
-    Event, Events, Host, PeerId,
+    Host, PeerId,
     noise::{Noise, cipher::Cipher},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::Mutex,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// More than any scenario needs.
 const MANY: usize = 1 << 20;
@@ -24,7 +21,6 @@ const LONG: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Peer {
     host: Host,
-    events: Mutex<Events>,
     optimistic: bool,
 }
 
@@ -49,6 +45,7 @@ fn builder(args: &Args) -> Result<p2p::Builder, Failure> {
         .idle_timeout(LONG)
         .connections_inbound_max(MANY)
         .connections_outbound_max(MANY)
+        .connections_per_peer_max(MANY)
         .connections_watermarks(MANY, MANY)
         .pending_inbound_max(MANY)
         .streams_inbound_max(MANY)
@@ -66,8 +63,7 @@ impl Node for Peer {
 
     async fn start(args: &Args) -> Result<Self, Failure> {
         let host = builder(args)?.spawn().await?;
-        let events = Mutex::new(host.events());
-        Ok(Self { host, events, optimistic: args.tuned("open", "negotiated") == "optimistic" })
+        Ok(Self { host, optimistic: args.tuned("open", "negotiated") == "optimistic" })
     }
 
     async fn serve(args: &Args, tell: impl FnOnce(&str) + Send) -> Result<(), Failure> {
@@ -96,14 +92,8 @@ impl Node for Peer {
     }
 
     async fn close(&self, connection: Connection) -> Result<(), Failure> {
-        let mut events = self.events.lock().await;
         self.host.disconnect(&connection.peer);
-        while let Some(event) = events.next().await {
-            if matches!(event, Event::Disconnected { .. }) {
-                return Ok(());
-            }
-        }
-        Err("the host has ended".into())
+        Ok(())
     }
 }
 

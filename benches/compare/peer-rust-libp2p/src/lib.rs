@@ -28,8 +28,9 @@ use streams::Opener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 
-/// The most that Yamux takes: each stream may hold 256 KiB of 1 GiB.
-const STREAMS_MAX: usize = 4096;
+/// Yamux keeps 256 KiB of its 1 GiB for each of so many streams, and lets windows grow into the
+/// rest.
+const STREAMS_MAX: usize = 512;
 const LONG: Duration = Duration::from_secs(3600);
 
 #[derive(NetworkBehaviour)]
@@ -70,7 +71,7 @@ fn swarm(args: &Args) -> Result<Swarm<Behaviour>, Failure> {
 
 enum Command {
     Dial(Multiaddr, oneshot::Sender<Result<(PeerId, Opener), String>>),
-    Close(PeerId, oneshot::Sender<()>),
+    Close(PeerId),
 }
 
 pub struct Peer(mpsc::Sender<Command>);
@@ -117,15 +118,13 @@ impl Node for Peer {
     }
 
     async fn close(&self, connection: Connection) -> Result<(), Failure> {
-        let (reply, closed) = oneshot::channel();
-        let command = Command::Close(connection.0, reply);
-        self.0.send(command).await.map_err(|_| "the node has ended")?;
-        Ok(closed.await?)
+        let command = Command::Close(connection.0);
+        Ok(self.0.send(command).await.map_err(|_| "the node has ended")?)
     }
 }
 
 async fn drive(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>) {
-    let (mut dialing, mut closing) = (None, None);
+    let mut dialing = None;
     loop {
         tokio::select! {
             command = commands.recv() => match command {
@@ -149,11 +148,9 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command
                         }
                     }
                 }
-                Some(Command::Close(peer, reply)) => {
-                    closing = Some(reply);
-                    if swarm.disconnect_peer_id(peer).is_err() {
-                        closing = None;
-                    }
+                Some(Command::Close(peer)) => {
+                    // It fails where the connection has ended by itself.
+                    swarm.disconnect_peer_id(peer).ok();
                 }
             },
             event = swarm.select_next_some() => match event {
@@ -166,11 +163,6 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command
                 SwarmEvent::OutgoingConnectionError { error, .. } => {
                     if let Some(reply) = dialing.take() {
                         reply.send(Err(error.to_string())).ok();
-                    }
-                }
-                SwarmEvent::ConnectionClosed { .. } => {
-                    if let Some(reply) = closing.take() {
-                        reply.send(()).ok();
                     }
                 }
                 _ => {}

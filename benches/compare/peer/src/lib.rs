@@ -50,7 +50,7 @@ pub trait Node: Sized + Send + Sync + 'static {
         protocol: Protocol,
     ) -> impl Future<Output = Result<Self::Stream, Failure>> + Send;
 
-    /// Closes the connection, and waits until this side is done with it.
+    /// Closes the connection; returns as soon as the next can be dialed.
     fn close(
         &self,
         connection: Self::Connection,

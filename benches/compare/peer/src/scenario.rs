@@ -26,6 +26,8 @@ use crate::{
 const STREAMS_OF_CONNECTION: usize = 100;
 /// Connections that are dialed at once in `idle-conns`.
 const DIALS_AT_ONCE: usize = 32;
+/// `bulk-loaded-rr` ends after so long, with fewer requests.
+const LOADED_MAX: Duration = Duration::from_secs(5);
 /// Nothing takes longer, but for what moves bytes.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
@@ -331,8 +333,8 @@ async fn rr<N: Node>(args: &Args) -> Result<Figures, Failure> {
     let count = args.count.unwrap_or(50_000).max(1);
     let client = Client::<N>::connect(args).await?;
     let mut stream = client.open(Protocol::Echo).await?;
-    exchanges(&mut stream, count.div_ceil(20)).await?;
-    let (mut times, cost) = client.costs(args, exchanges(&mut stream, count)).await?;
+    exchanges(&mut stream, count.div_ceil(20), None).await?;
+    let (mut times, cost) = client.costs(args, exchanges(&mut stream, count, None)).await?;
     let mut figures = Map::new();
     figures.insert("count".into(), json!(count));
     cost.per(count, &mut figures);
@@ -340,10 +342,18 @@ async fn rr<N: Node>(args: &Args) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-async fn exchanges(stream: &mut impl Stream, count: usize) -> Result<Times, Failure> {
+async fn exchanges(
+    stream: &mut impl Stream,
+    count: usize,
+    limit: Option<Duration>,
+) -> Result<Times, Failure> {
+    let started = Instant::now();
     let mut times = Times::default();
     for number in 0..count {
         let begun = Instant::now();
+        if limit.is_some_and(|limit| begun - started > limit) {
+            break;
+        }
         exchange(stream, number as u64).await?;
         times.push(begun.elapsed());
     }
@@ -467,9 +477,9 @@ async fn loaded_rr<N: Node>(args: &Args) -> Result<Figures, Failure> {
         });
     }
     let mut stream = client.open(Protocol::Echo).await?;
-    exchanges(&mut stream, count.div_ceil(20)).await?;
+    exchanges(&mut stream, count.div_ceil(20), Some(LOADED_MAX)).await?;
     let (begun, before) = (Instant::now(), sent.load(Ordering::Relaxed));
-    let mut times = exchanges(&mut stream, count).await?;
+    let mut times = exchanges(&mut stream, count, Some(LOADED_MAX)).await?;
     let moved = sent.load(Ordering::Relaxed) - before;
     let wall = begun.elapsed();
     ended.store(true, Ordering::Relaxed);
@@ -478,7 +488,7 @@ async fn loaded_rr<N: Node>(args: &Args) -> Result<Figures, Failure> {
     }
     let mut figures = Map::new();
     figures.insert("streams".into(), json!(streams));
-    figures.insert("count".into(), json!(count));
+    figures.insert("count".into(), json!(times.len()));
     percentiles(&mut times, &[50, 99], &mut figures);
     figures.insert("gb_per_s".into(), json!(moved as f64 / wall.as_secs_f64() / 1e9));
     Ok(figures)

@@ -128,10 +128,14 @@ async fn traced(
     for file in &files {
         let text = fs::read_to_string(file)?;
         fs::remove_file(file)?;
-        for line in text.lines() {
+        for line in text.lines().filter(|line| line.contains("sys_enter")) {
             let fields: Vec<&str> = line.split(',').collect();
             let [count, _, event, ..] = fields.as_slice() else { continue };
-            let name = event.rsplit(':').next().unwrap_or(event);
+            // What ends in `:u` has counted nothing.
+            let name = match event.split(':').collect::<Vec<_>>().as_slice() {
+                [_, name] => *name,
+                _ => return Err(format!("perf may not count {event}").into()),
+            };
             let name = name.strip_prefix("sys_enter_").unwrap_or(name);
             let before = calls.get(name).and_then(Value::as_f64).unwrap_or(0.0);
             calls.insert(name.into(), json!(before + count.parse::<f64>()?));

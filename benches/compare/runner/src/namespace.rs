@@ -15,6 +15,11 @@ for to in 127.0.0.0/8 127.0.0.1; do
        congctl cubic || exit 1
 done";
 
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+}
+
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
@@ -35,8 +40,12 @@ pub fn describe() -> String {
 pub fn enter(options: &Options) -> Result<Option<ExitStatus>, Failure> {
     let unshared = |script: &str| {
         let mut command = Command::new("unshare");
-        // A user who is not root is root of a user namespace.
-        command.args(["--net", "--map-root-user", "--", "sh", "-c", script, "sh"]);
+        command.arg("--net");
+        if !is_root() {
+            // Root of a user namespace, where perf counts nothing.
+            command.arg("--map-root-user");
+        }
+        command.args(["--", "sh", "-c", script, "sh"]);
         command
     };
     match unshared(SCRIPT).status() {

@@ -186,7 +186,7 @@ pub fn plan(options: &Options) -> Vec<Case> {
             delay_ms: None,
             rounds: rounds.min(3),
             runtimes: both.clone(),
-            variants: vec![variant("loaded", format!("--count {}", 1000 / part), &all)],
+            variants: vec![variant("loaded", format!("--count {}", 2000 / part), &all)],
         },
         idle("idle-conns", format!("--conns {conns}")),
         idle("idle-streams", "--streams 1000".into()),
@@ -210,7 +210,7 @@ pub fn plan(options: &Options) -> Vec<Case> {
             runtimes: vec![Runtime::Multi],
             variants: vec![variant(
                 "rtt of 100 ms",
-                format!("--bytes {}m", 2048 / part),
+                format!("--bytes {}m --warmup 256m", 2048 / part),
                 &[P2P, RUST_LIBP2P, LITEP2P, SEALED_RING],
             )],
         },
