@@ -224,7 +224,7 @@ impl Inner {
         let span = tracing::debug_span!("connection", peer = %conn.peer(), id = conn.id, role = %info.role());
         tracing::debug!(parent: &span, security = ?info.security(), muxer = ?info.muxer(), "connected");
         self.emit(Event::Connected { peer: conn.peer(), connection: Arc::clone(info) });
-        self.spawn(run(registered, accept, driver).instrument(span));
+        self.spawn(run(registered, accept, driver.map(Box::new)).instrument(span));
         self.trim_if_needed();
         Ok(conn)
     }
@@ -241,7 +241,11 @@ impl Inner {
 
 /// The task of a connection: drives it, takes its inbound streams, closes it when idle. Another one
 /// writes while both directions are saturated.
-async fn run(mut registered: Registered, accept: Box<dyn AcceptStream>, driver: Option<Driver>) {
+async fn run(
+    mut registered: Registered,
+    accept: Box<dyn AcceptStream>,
+    driver: Option<Box<Driver>>,
+) {
     let (host, conn) = (Arc::clone(&registered.host), Arc::clone(&registered.conn));
     host.spawn(identify::ask(Arc::clone(&host), Arc::clone(&conn)));
     let cause = {
@@ -252,7 +256,6 @@ async fn run(mut registered: Registered, accept: Box<dyn AcceptStream>, driver: 
             Some(mut driver) => {
                 // It ends with the driver.
                 driver.write_task().into_iter().for_each(|task| host.spawn(task));
-                tokio::pin!(driver);
                 let both = async { tokio::join!(&mut streams, &mut idle) };
                 tokio::select! {
                     biased;

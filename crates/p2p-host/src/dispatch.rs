@@ -99,9 +99,11 @@ impl Protocols {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
+        let handler = Arc::new(handler);
         let handler = move |stream| -> Serving {
-            let serving = handler(stream);
-            Box::pin(async move { serving.await.map_err(Into::into) })
+            let handler = Arc::clone(&handler);
+            // Made in here: what is captured and awaited takes its size twice.
+            Box::pin(async move { handler(stream).await.map_err(Into::into) })
         };
         self.insert(id, Served { service: Service::Handler(Box::new(handler)), limits })?;
         Ok(())
@@ -179,8 +181,10 @@ pub(crate) async fn serve(
         found = host.protocols.get(name);
         found.is_some()
     };
-    let negotiation = p2p_multistream::respond(&mut stream, supports);
-    let protocol = match within(NEGOTIATION_MAX, negotiation).await {
+    // Boxed, it takes no memory while the handler runs.
+    let negotiation =
+        Box::pin(within(NEGOTIATION_MAX, p2p_multistream::respond(&mut stream, supports)));
+    let protocol = match negotiation.await {
         Ok(Ok(protocol)) => protocol,
         Ok(Err(error)) => {
             tracing::debug!(%error, "inbound stream");
