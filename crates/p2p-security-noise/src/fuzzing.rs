@@ -1,13 +1,17 @@
-//! Doors for the fuzz targets: what bytes from the wire reach only behind a cipher. Not part of the
-//! API, and free to change.
+//! Doors for the fuzz targets, and for tests that replay what was recorded: what bytes from the wire
+//! reach only behind a cipher. Not part of the API, and free to change.
 
-use p2p_core::{Open, PublicKey, Seal, SecurityError};
+use p2p_core::{
+    Handshake, Keypair, Open, PeerId, ProtocolId, PublicKey, Role, Seal, Security, SecurityError,
+};
 
 use crate::{
+    Noise,
     cipher::Cipher,
     payload,
     record::{Opener, Sealer},
     symmetric::CipherState,
+    xx::DhKey,
 };
 
 /// Decodes and checks a decrypted handshake payload; gives the peer and the multiplexers it offers.
@@ -30,4 +34,39 @@ pub fn verify_payload(
 pub fn records(key: &[u8; 32]) -> Result<(impl Seal + use<>, impl Open + use<>), SecurityError> {
     let cipher = || CipherState::new(Cipher::RUST_CRYPTO, key);
     Ok((Sealer::new(cipher()?), Opener::new(cipher()?)))
+}
+
+/// Makes a provider whose handshakes all have the same keys, each of 32 bytes, so that what a peer
+/// has answered once can be opened again. It protects nothing.
+///
+/// # Errors
+/// [`SecurityError::OwnKey`] when `keypair` cannot sign the static key.
+pub fn noise_with_keys(
+    keypair: &Keypair,
+    static_key: [u8; 32],
+    ephemeral_key: [u8; 32],
+) -> Result<impl Security + use<>, SecurityError> {
+    let noise = Noise::with_static_key(keypair, DhKey::from_secret(static_key))?;
+    Ok(KnownKeys { noise, ephemeral_key })
+}
+
+struct KnownKeys {
+    noise: Noise,
+    ephemeral_key: [u8; 32],
+}
+
+impl Security for KnownKeys {
+    fn protocol(&self) -> ProtocolId {
+        self.noise.protocol()
+    }
+
+    fn start(
+        &self,
+        role: Role,
+        expected: Option<&PeerId>,
+        muxers: &[ProtocolId],
+    ) -> Result<Box<dyn Handshake>, SecurityError> {
+        let ephemeral = DhKey::from_secret(self.ephemeral_key);
+        Ok(Box::new(self.noise.handshake_with(ephemeral, role, expected, muxers)))
+    }
 }

@@ -84,8 +84,17 @@ impl Noise {
     }
 
     fn with_keys(keypair: &Keypair, keys: Keys) -> Result<Self, SecurityError> {
-        let identity = Arc::new(Identity::new(keypair, keys.next()?)?);
-        Ok(Self { identity, prologue: Bytes::new(), cipher: Cipher::RUST_CRYPTO, keys })
+        let static_key = keys.next()?;
+        Ok(Self { keys, ..Self::with_static_key(keypair, static_key)? })
+    }
+
+    pub(crate) fn with_static_key(
+        keypair: &Keypair,
+        static_key: DhKey,
+    ) -> Result<Self, SecurityError> {
+        let identity = Identity::new(keypair, static_key)?;
+        let (prologue, cipher) = (Bytes::new(), Cipher::RUST_CRYPTO);
+        Ok(Self { identity: Arc::new(identity), prologue, cipher, keys: Keys::System })
     }
 
     /// Sets the implementation of ChaCha20-Poly1305.
@@ -116,10 +125,20 @@ impl Noise {
         expected: Option<&PeerId>,
         muxers: &[ProtocolId],
     ) -> Result<NoiseHandshake, SecurityError> {
+        Ok(self.handshake_with(self.keys.next()?, role, expected, muxers))
+    }
+
+    pub(crate) fn handshake_with(
+        &self,
+        ephemeral: DhKey,
+        role: Role,
+        expected: Option<&PeerId>,
+        muxers: &[ProtocolId],
+    ) -> NoiseHandshake {
         let static_key = Arc::clone(&self.identity.static_key);
-        let xx = Xx::new(self.cipher, &self.prologue, static_key, self.keys.next()?);
+        let xx = Xx::new(self.cipher, &self.prologue, static_key, ephemeral);
         let muxers = offered(muxers).to_vec();
-        Ok(NoiseHandshake::new(role, xx, Arc::clone(&self.identity), expected.copied(), muxers))
+        NoiseHandshake::new(role, xx, Arc::clone(&self.identity), expected.copied(), muxers)
     }
 }
 
