@@ -1,27 +1,51 @@
 //! This project's node as the program under test of libp2p's transport interoperability tests.
 
-use std::{future::pending, process::ExitCode, sync::Arc, time::Duration};
+use std::{future::pending, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use interop_plan::{
-    Announce, ECHO, Failure, Muxer, Opener, Peer, Settings, answer_echo, ping_once, run,
+    Announce, ECHO, Failure, KNOWN, LATE, Muxer, Opener, Peer, Settings, answer_echo, answer_known,
+    ping_once, run,
 };
-use p2p::{ConnectionInfo, Host, PeerId, Stream, mux, noise, perf, ping, tcp};
+use p2p::{ConnectionInfo, Event, Host, Keypair, PeerId, Stream, mux, noise, perf, ping, tcp};
 use serde_json::{Value, json};
+
+mod record;
+
+use record::{Recorded, Transcript};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     run::<Node, _, _>(listen).await
 }
 
-/// A host with the one multiplexer that is asked for.
-fn builder(muxer: Muxer) -> p2p::Builder {
-    let builder = p2p_host::builder()
-        .transport(tcp::Tcp::default())
-        .security(|key| Ok(noise::Noise::new(key)?.with_cipher(noise::cipher::Cipher::RING)));
+/// A host with the one multiplexer that is asked for. With a `transcript`, all that its connection
+/// carries is written there, and its keys are known to everybody.
+fn builder(muxer: Muxer, transcript: Option<&Transcript>) -> p2p::Builder {
+    let builder = p2p_host::builder();
+    let builder = match transcript {
+        None => builder
+            .transport(tcp::Tcp::default())
+            .security(|key| Ok(noise::Noise::new(key)?.with_cipher(noise::cipher::Cipher::RING))),
+        Some(transcript) => builder
+            .identity(Keypair::from_ed25519_seed(&IDENTITY_SEED))
+            .transport(Recorded::new(tcp::Tcp::default(), transcript.clone()))
+            .security(|key| noise::fuzzing::noise_with_keys(key, STATIC_KEY, EPHEMERAL_KEY)),
+    };
     match muxer {
         Muxer::Mplex => builder.muxer(mux::Mplex::new(mplex_config())),
         _ => builder.muxer(mux::Yamux::default()),
     }
+}
+
+/// The keys of recorded conversations. The test that replays them has the same.
+const IDENTITY_SEED: [u8; 32] = [1; 32];
+const STATIC_KEY: [u8; 32] = [2; 32];
+const EPHEMERAL_KEY: [u8; 32] = [3; 32];
+
+/// Where the conversation is to be written, if it is.
+fn transcript() -> Result<Option<Transcript>, Failure> {
+    let Some(path) = std::env::var_os("transcript") else { return Ok(None) };
+    Ok(Some(Transcript::create(Path::new(&path))?))
 }
 
 /// Room for the scenarios: mplex has no flow control, so what is not read yet has to be held, and
@@ -35,12 +59,28 @@ fn mplex_config() -> mux::mplex::Config {
 }
 
 async fn listen(settings: Settings, announce: Announce) -> Result<(), Failure> {
-    let builder = builder(settings.muxer).listen(format!("/ip4/{}/tcp/0", settings.ip));
-    let host = builder.spawn().await?;
+    let transcript = transcript()?;
+    let builder = builder(settings.muxer, transcript.as_ref());
+    let host = builder.listen(format!("/ip4/{}/tcp/0", settings.ip)).spawn().await?;
     host.handle(ECHO, |stream: Stream| answer_echo(stream))?;
+    let knows = host.clone();
+    host.handle(KNOWN, move |stream: Stream| {
+        let known = knows.peerstore().get(&stream.peer());
+        let names = known.map(|known| known.protocols).unwrap_or_default();
+        answer_known(stream, names.into_iter().map(|name| name.to_string()))
+    })?;
     perf::serve(&host)?;
+    let mut events = host.events();
     announce.tell(&host.addrs()).await?;
-    pending().await
+    let Some(transcript) = transcript else { return pending().await };
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Connected { peer, .. } => transcript.note("peer", &peer.to_string()),
+            Event::Identified { info, .. } => transcript.note("agent", &info.agent),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A dialer and its connection.
@@ -49,6 +89,7 @@ struct Node {
     peer: PeerId,
     connection: Arc<ConnectionInfo>,
     ping: Option<Stream>,
+    transcript: Option<Transcript>,
 }
 
 impl Node {
@@ -68,10 +109,14 @@ impl Peer for Node {
     const STREAMS_AT_ONCE: usize = 1000;
 
     async fn dial(settings: &Settings, addr: &str) -> Result<Self, Failure> {
-        let host = builder(settings.muxer).spawn().await?;
+        let transcript = transcript()?;
+        let host = builder(settings.muxer, transcript.as_ref()).spawn().await?;
         let connection = host.connect(addr).await?;
         let peer = connection.peer();
-        Ok(Self { host, peer, connection, ping: None })
+        if let Some(transcript) = &transcript {
+            transcript.note("peer", &peer.to_string());
+        }
+        Ok(Self { host, peer, connection, ping: None, transcript })
     }
 
     async fn ping(&mut self) -> Result<Duration, Failure> {
@@ -88,6 +133,9 @@ impl Peer for Node {
 
     async fn identify(&mut self) -> Result<Value, Failure> {
         let info = self.host.identify(self.peer).await?;
+        if let Some(transcript) = &self.transcript {
+            transcript.note("agent", &info.agent);
+        }
         let texts = |list: &[p2p::Multiaddr]| list.iter().map(ToString::to_string).collect();
         let addrs: Vec<String> = texts(&info.listen_addrs);
         let protocols: Vec<&str> = info.protocols.iter().map(p2p::ProtocolId::as_str).collect();
@@ -98,6 +146,10 @@ impl Peer for Node {
             "listenAddrs": addrs,
             "observedAddr": info.observed_addr.as_ref().map(ToString::to_string),
         }))
+    }
+
+    async fn serve_late(&mut self) -> Result<(), Failure> {
+        Ok(self.host.handle(LATE, |stream: Stream| answer_echo(stream))?)
     }
 
     fn opener(&self) -> Opener<Stream> {

@@ -1,14 +1,16 @@
 //! The node as the program under test of the transport interoperability tests.
 
 use std::{
+    collections::HashMap,
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::StreamExt as _;
 use interop_plan::{
-    Announce, Failure, Muxer, Opener, PERF, Peer, Settings, answer_perf, chain, run,
+    Announce, Failure, KNOWN, LATE, Muxer, Opener, PERF, Peer, Settings, answer_known, answer_perf,
+    chain, run,
 };
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, identify,
@@ -17,7 +19,7 @@ use libp2p::{
     ping,
     swarm::{SwarmEvent, dial_opts::DialOpts},
 };
-use libp2p_stream::Control;
+use libp2p_stream::{Control, IncomingStreams};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -60,6 +62,17 @@ async fn listen(settings: Settings, announce: Announce) -> Result<(), Failure> {
             }
         }
     });
+    let known: Arc<Mutex<HashMap<PeerId, Vec<String>>>> = Arc::default();
+    let tells = Arc::clone(&known);
+    let mut asked = swarm.behaviour().streams.new_control().accept(StreamProtocol::new(KNOWN))?;
+    tokio::spawn(async move {
+        while let Some((peer, stream)) = asked.next().await {
+            let names = tells.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned();
+            if let Err(error) = answer_known(stream.compat(), names.unwrap_or_default()).await {
+                tracing::warn!(%peer, %error, "known stream");
+            }
+        }
+    });
     let local = *swarm.local_peer_id();
     let mut addrs: Vec<String> = Vec::new();
     loop {
@@ -69,6 +82,14 @@ async fn listen(settings: Settings, announce: Announce) -> Result<(), Failure> {
                 if addrs.len() == 1 {
                     announce.tell(&addrs).await?;
                 }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
+                let names = info.protocols.iter().map(ToString::to_string).collect();
+                known.lock().unwrap_or_else(PoisonError::into_inner).insert(peer_id, names);
             }
             other => tracing::debug!(?other, "event"),
         }
@@ -87,6 +108,8 @@ struct Node {
     peer: PeerId,
     control: Control,
     events: mpsc::Receiver<Event>,
+    push: mpsc::Sender<()>,
+    late: Option<IncomingStreams>,
     end: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -119,8 +142,9 @@ impl Peer for Node {
         let control = swarm.behaviour().streams.new_control();
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let (end, ended) = oneshot::channel();
-        let task = tokio::spawn(drive(swarm, peer, tell, ended));
-        let mut node = Self { peer, control, events, end, task };
+        let (push, pushes) = mpsc::channel(1);
+        let task = tokio::spawn(drive(swarm, peer, tell, pushes, ended));
+        let mut node = Self { peer, control, events, push, late: None, end, task };
         node.next(|event| matches!(event, Event::Connected).then_some(())).await?;
         Ok(node)
     }
@@ -137,6 +161,11 @@ impl Peer for Node {
 
     async fn identify(&mut self) -> Result<Value, Failure> {
         self.next(|event| if let Event::Identified(info) = event { Some(info) } else { None }).await
+    }
+
+    async fn serve_late(&mut self) -> Result<(), Failure> {
+        self.late = Some(self.control.accept(StreamProtocol::new(LATE))?);
+        Ok(self.push.send(()).await?)
     }
 
     fn opener(&self) -> Opener<Self::Stream> {
@@ -162,6 +191,7 @@ async fn drive(
     mut swarm: Swarm<Behaviour>,
     peer: PeerId,
     tell: mpsc::Sender<Event>,
+    mut pushes: mpsc::Receiver<()>,
     mut ended: oneshot::Receiver<()>,
 ) {
     let mut leaving = false;
@@ -172,6 +202,10 @@ async fn drive(
                 if swarm.disconnect_peer_id(peer).is_err() {
                     return;
                 }
+                continue;
+            }
+            Some(()) = pushes.recv() => {
+                swarm.behaviour_mut().identify.push([peer]);
                 continue;
             }
             event = swarm.select_next_some() => event,

@@ -85,7 +85,7 @@ class Daemon:
         self.process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr, stderr=sys.stderr
         )
-        for _ in range(400):
+        for _ in range(40 * STEP_MAX):
             if os.path.exists(self.control):
                 return
             if self.process.returncode is not None:
@@ -235,6 +235,30 @@ async def perf(stream):
     }
 
 
+async def push(daemon, peer):
+    async def known(until):
+        while True:
+            reader, writer = await daemon.open(peer, KNOWN)
+            names = (await reader.read(-1)).decode().split()
+            writer.close()
+            if until(names):
+                return names
+            await asyncio.sleep(ASK_AGAIN)
+
+    if LATE in await known(lambda names: names):
+        raise RuntimeError(f"{LATE} is known before it is served")
+    begun = time.monotonic()
+    server = await daemon.handle(LATE, answer_echo)
+    await known(lambda names: LATE in names)
+    server.close()
+    return {"pushMillis": millis(time.monotonic() - begun)}
+
+
+async def identify(daemon, peer):
+    reader, _ = await daemon.open(peer, IDENTIFY)
+    return identified(await reader.read(-1), show_addr)
+
+
 async def dial(daemon, settings):
     addr = await asyncio.to_thread(settings.listener)
     begun = time.monotonic()
@@ -249,8 +273,18 @@ async def dial(daemon, settings):
             await ping(stream)
             return {"handshakePlusOneRTTMillis": whole, "pingRTTMilllis": took()}
         case "identify":
-            reader, _ = await daemon.open(peer, IDENTIFY)
-            return identified(await reader.read(-1), show_addr)
+            return await identify(daemon, peer)
+        case "talk":
+            said = await identify(daemon, peer)
+            stream = await daemon.open(peer, PING)
+            await ping(stream)
+            begun = time.monotonic()
+            await ping(stream)
+            rtt = took()
+            await echo(await daemon.open(peer, ECHO), TALK_LEN)
+            return {"agent": said["agent"], "pingRTTMilllis": rtt, "bytes": TALK_LEN}
+        case "push":
+            return await push(daemon, peer)
         case "echo":
             await echo(await daemon.open(peer, ECHO), BULK_LEN)
             return {"bytes": BULK_LEN, "echoMillis": took()}

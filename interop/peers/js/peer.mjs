@@ -4,7 +4,7 @@ import net from 'node:net'
 import { randomBytes } from 'node:crypto'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
-import { identify } from '@libp2p/identify'
+import { identify, identifyPush } from '@libp2p/identify'
 import { mplex } from '@libp2p/mplex'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
@@ -20,6 +20,9 @@ Promise.withResolvers ??= function () {
 
 const ECHO = '/echo/1.0.0'
 const PERF = '/perf/1.0.0'
+const KNOWN = '/known/1.0.0'
+const LATE = '/late/1.0.0'
+const TALK_LEN = 1000
 const BULK_LEN = 10 << 20
 const STREAMS = 200
 const STREAM_LEN = 1000
@@ -114,6 +117,37 @@ async function answerPerf (stream) {
   })
   await sendZeros(stream, Number(head.readBigUInt64BE()))
   await stream.close()
+}
+
+async function answerKnown (stream, connection) {
+  const { protocols } = await node.peerStore.get(connection.remotePeer)
+  await send(stream, new TextEncoder().encode(protocols.join('\n')))
+  await stream.close()
+}
+
+/** The protocols that the listener knows this side to support. */
+async function known (open) {
+  const stream = await open(KNOWN)
+  let answer = ''
+  await receive(stream, data => { answer += new TextDecoder().decode(data) })
+  await stream.close()
+  return answer.split('\n').filter(name => name !== '')
+}
+
+async function push (open) {
+  const once = async until => {
+    for (;;) {
+      const names = await known(open)
+      if (until(names)) return names
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+  }
+  const before = await once(names => names.length > 0)
+  if (before.includes(LATE)) throw new Error(`${LATE} is known before it is served`)
+  const begun = performance.now()
+  await node.handle(LATE, served(answerEcho))
+  await once(names => names.includes(LATE))
+  return { pushMillis: millis(begun) }
 }
 
 /** Has random bytes echoed; `beforeEnd` runs between the echo and the end. */
@@ -213,6 +247,16 @@ async function run (node, addr) {
       observedAddr: said.observedAddr?.toString() ?? null
     }
   }
+  if (scenario === 'talk') {
+    const said = await identified
+    await pingOnce()
+    begun = performance.now()
+    await pingOnce()
+    const pingRTTMilllis = millis(begun)
+    await echo(await open(ECHO), TALK_LEN)
+    return { agent: said.agentVersion, pingRTTMilllis, bytes: TALK_LEN }
+  }
+  if (scenario === 'push') return push(open)
   begun = performance.now()
   if (scenario === 'echo') {
     await echo(await open(ECHO), BULK_LEN)
@@ -239,7 +283,12 @@ const node = await createLibp2p({
   streamMuxers: [muxer(muxerOptions)],
   // Its own pings would be a third and fourth stream beside those of the scenario.
   connectionMonitor: { enabled: false },
-  services: { identify: identify(), ping: ping() }
+  services: { identify: identify(), identifyPush: identifyPush(), ping: ping() }
+})
+
+const served = (answer) => (stream, connection) => answer(stream, connection).catch(error => {
+  console.error(error)
+  stream.abort(error)
 })
 
 if (isDialer) {
@@ -254,11 +303,8 @@ if (isDialer) {
   process.exit(0)
 }
 const many = { maxInboundStreams: BACKLOG }
-const served = (answer) => (stream) => answer(stream).catch(error => {
-  console.error(error)
-  stream.abort(error)
-})
 await node.handle(ECHO, served(answerEcho), many)
 await node.handle(PERF, served(answerPerf), many)
+await node.handle(KNOWN, served(answerKnown), many)
 const addrs = node.getMultiaddrs().map(String)
 await redis('RPUSH', 'listenerAddr', addrs.find(addr => !addr.startsWith('/ip4/127.')) ?? addrs[0])

@@ -10,7 +10,9 @@ import trio
 from libp2p import create_mplex_muxer_option, create_yamux_muxer_option, new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
+from libp2p.custom_types import TProtocol
 from libp2p.host.ping import PingService, handle_ping
+from libp2p.identity.identify_push.identify_push import push_identify_to_peer
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.perf import PerfService
@@ -46,6 +48,22 @@ async def answer_echo(stream):
     while data := await read(stream):
         await stream.write(data)
     await stream.close()
+
+
+def answer_known(host):
+    async def answer(stream):
+        names = host.get_peerstore().get_protocols(stream.muxed_conn.peer_id)
+        await stream.write("\n".join(names).encode() + b"\n")
+        await stream.close()
+
+    return answer
+
+
+async def read_all(stream):
+    answer = bytearray()
+    while data := await read(stream):
+        answer += data
+    return bytes(answer)
 
 
 async def echo(stream, length, before_end=None):
@@ -120,6 +138,27 @@ async def perf(stream):
     }
 
 
+async def push(host, peer, open_stream):
+    async def known(until):
+        while True:
+            stream = await open_stream(KNOWN)
+            names = (await read_all(stream)).decode().split()
+            await stream.close()
+            if until(names):
+                return names
+            await trio.sleep(ASK_AGAIN)
+
+    if LATE in await known(lambda names: names):
+        raise RuntimeError(f"{LATE} is known before it is served")
+    begun = time.monotonic()
+    host.set_stream_handler(TProtocol(LATE), answer_echo)
+    # It tells of new addresses by itself, and not of new protocols.
+    if not await push_identify_to_peer(host, peer):
+        raise RuntimeError("the push has failed")
+    await known(lambda names: LATE in names)
+    return {"pushMillis": millis(time.monotonic() - begun)}
+
+
 async def dial(host, settings):
     addr = await trio.to_thread.run_sync(settings.listener)
     info = info_from_p2p_addr(Multiaddr(addr))
@@ -129,6 +168,11 @@ async def dial(host, settings):
     peer = info.peer_id
     open_stream = lambda protocol: host.new_stream(peer, [protocol])
     pings = PingService(host)
+
+    async def identify():
+        answer = await read_all(await open_stream(IDENTIFY))
+        return identified(answer, lambda addr: str(Multiaddr(addr)))
+
     match settings.scenario:
         case "ping":
             await pings.ping(peer)
@@ -137,11 +181,19 @@ async def dial(host, settings):
             await pings.ping(peer)
             return {"handshakePlusOneRTTMillis": whole, "pingRTTMilllis": took()}
         case "identify":
-            stream = await open_stream(IDENTIFY)
-            answer = bytearray()
-            while data := await read(stream):
-                answer += data
-            return identified(bytes(answer), lambda addr: str(Multiaddr(addr)))
+            return await identify()
+        case "talk":
+            said = await identify()
+            await pings.ping(peer)
+            begun = time.monotonic()
+            await pings.ping(peer)
+            ping = took()
+            await echo(await open_stream(ECHO), TALK_LEN)
+            # Its answer to the other side's identify has gone out by then.
+            await trio.sleep(0.5)
+            return {"agent": said["agent"], "pingRTTMilllis": ping, "bytes": TALK_LEN}
+        case "push":
+            return await push(host, peer, open_stream)
         case "echo":
             await echo(await open_stream(ECHO), BULK_LEN)
             return {"bytes": BULK_LEN, "echoMillis": took()}
@@ -171,6 +223,7 @@ async def main():
             os._exit(0)
         host.set_stream_handler(PING, handle_ping)
         host.set_stream_handler(ECHO, answer_echo)
+        host.set_stream_handler(TProtocol(KNOWN), answer_known(host))
         await PerfService(host).start()
         settings.tell([str(addr) for addr in host.get_addrs()])
         await trio.sleep_forever()

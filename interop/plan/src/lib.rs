@@ -28,7 +28,7 @@ mod settings;
 
 pub use pattern::Pattern;
 pub use scenario::{Scenario, exercise, ping_once};
-pub use serve::{ECHO, PERF, answer_echo, answer_perf};
+pub use serve::{ECHO, KNOWN, LATE, PERF, answer_echo, answer_known, answer_perf};
 pub use settings::{Muxer, Settings};
 
 /// Why a program under test has failed; for people.
@@ -58,6 +58,9 @@ pub trait Peer: Sized {
     /// `listenAddrs` and `observedAddr`.
     fn identify(&mut self) -> impl Future<Output = Result<Value, Failure>>;
 
+    /// Begins to serve [`LATE`], and tells the other side by identify push.
+    fn serve_late(&mut self) -> impl Future<Output = Result<(), Failure>>;
+
     /// Opens streams from any task.
     fn opener(&self) -> Opener<Self::Stream>;
 
@@ -65,8 +68,8 @@ pub trait Peer: Sized {
     fn close(self) -> impl Future<Output = ()>;
 }
 
-/// Does what the environment asks for. `listen` listens and serves echo, perf, ping and identify
-/// until it is dropped, after it has handed its full address to the function it is given.
+/// Does what the environment asks for. `listen` listens and serves echo, perf, ping, identify
+/// and, with identify push, [`KNOWN`] until it is dropped, after it has handed its full address to the function it is given.
 pub async fn run<P, L, F>(listen: L) -> ExitCode
 where
     P: Peer,

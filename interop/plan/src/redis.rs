@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answers_of_the_two_commands_are_understood() {
+    async fn conn_50_the_answers_of_the_two_commands_are_understood() {
         assert_eq!(read(b":1\r\n").await.unwrap(), ["1"]);
         let popped = b"*2\r\n$12\r\nlistenerAddr\r\n$3\r\n/a\n\r\n";
         assert_eq!(read(popped).await.unwrap(), ["listenerAddr", "/a\n"]);

@@ -11,7 +11,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{ECHO, Failure, Opener, PERF, Pattern, Peer, Settings};
+use crate::{ECHO, Failure, KNOWN, LATE, Opener, PERF, Pattern, Peer, Settings};
 
 /// What a dialer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub enum Scenario {
     Perf,
     /// `big-backlog`: 1,000 echo streams as fast as they open, then a ping on the same connection.
     BigBacklog,
+    /// `talk`: identify, two pings and a short echo, one after the other: what is recorded.
+    Talk,
+    /// `push`: serves one more protocol, and waits until the listener knows of it.
+    Push,
 }
 
 /// What echo and perf carry each way, in bytes.
@@ -39,6 +43,10 @@ const STREAM_LEN: usize = 1000;
 /// Streams of [`Scenario::BigBacklog`], and what each carries each way, in bytes.
 const BACKLOG: usize = 1000;
 const BACKLOG_LEN: u64 = 100;
+/// What the echo of [`Scenario::Talk`] carries each way, in bytes.
+const TALK_LEN: u64 = 1000;
+/// The pause between two questions of [`Scenario::Push`].
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Length of a ping in bytes (PING-01).
 const PING_LEN: usize = 32;
 
@@ -53,6 +61,8 @@ impl FromStr for Scenario {
             "streams" => Self::Streams,
             "perf" => Self::Perf,
             "big-backlog" => Self::BigBacklog,
+            "talk" => Self::Talk,
+            "push" => Self::Push,
             _ => return Err(format!("there is no scenario {name}").into()),
         })
     }
@@ -93,6 +103,14 @@ pub(crate) async fn run<P: Peer>(settings: &Settings, addr: &str) -> Result<Valu
             peer.ping().await?;
             json!({"streams": BACKLOG, "backlogMillis": took})
         }
+        Scenario::Talk => {
+            let said = peer.identify().await?;
+            peer.ping().await?;
+            let ping = peer.ping().await?;
+            exercise(peer.opener()(ECHO).await?, 1, TALK_LEN, half_close).await?;
+            json!({"agent": said["agent"], "pingRTTMilllis": millis(ping), "bytes": TALK_LEN})
+        }
+        Scenario::Push => push(&mut peer).await?,
     };
     peer.close().await;
     Ok(result)
@@ -112,8 +130,8 @@ pub async fn ping_once(
 ) -> Result<Duration, Failure> {
     let begun = Instant::now();
     let mut ping = [0; PING_LEN];
-    let seed = u64::from(std::process::id());
-    Pattern::new(seed).fill(&mut ping);
+    // The same each time, so that a recorded pong is right again when it is replayed.
+    Pattern::new(0).fill(&mut ping);
     stream.write_all(&ping).await?;
     stream.flush().await?;
     let mut pong = [0; PING_LEN];
@@ -221,6 +239,35 @@ where
         });
     }
     join(tasks).await
+}
+
+/// Serves one more protocol once the listener has identified this side.
+async fn push<P: Peer>(peer: &mut P) -> Result<Value, Failure> {
+    peer.identify().await?;
+    let opener = peer.opener();
+    let before = loop {
+        let known = known(&opener).await?;
+        if !known.is_empty() {
+            break known;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    };
+    if before.lines().any(|name| name == LATE) {
+        return Err(format!("{LATE} is known before it is served").into());
+    }
+    let begun = Instant::now();
+    peer.serve_late().await?;
+    while !known(&opener).await?.lines().any(|name| name == LATE) {
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Ok(json!({"pushMillis": millis(begun.elapsed())}))
+}
+
+/// The protocols that the listener knows the dialer to support, one on each line.
+async fn known<S: AsyncRead + AsyncWrite + Unpin>(open: &Opener<S>) -> Result<String, Failure> {
+    let mut answer = String::new();
+    open(KNOWN).await?.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Waits for all; the first failure ends them.

@@ -6,6 +6,10 @@ use tokio::io::{self, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as
 pub const ECHO: &str = "/echo/1.0.0";
 /// The protocol of perf (specs, perf/perf.md).
 pub const PERF: &str = "/perf/1.0.0";
+/// The answer is the protocols that the asker is known to support, one on each line.
+pub const KNOWN: &str = "/known/1.0.0";
+/// What a dialer begins to serve while it is connected.
+pub const LATE: &str = "/late/1.0.0";
 
 /// Sends back what comes until the other side ends.
 ///
@@ -25,5 +29,19 @@ pub async fn answer_perf(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io:
     let wanted = stream.read_u64().await?;
     io::copy(&mut stream, &mut io::sink()).await?;
     io::copy(&mut io::repeat(0).take(wanted), &mut stream).await?;
+    stream.shutdown().await
+}
+
+/// Says which protocols the asker is known to support.
+///
+/// # Errors
+/// Those of the stream.
+pub async fn answer_known(
+    mut stream: impl AsyncWrite + Unpin,
+    names: impl IntoIterator<Item = String>,
+) -> io::Result<()> {
+    for name in names {
+        stream.write_all(format!("{name}\n").as_bytes()).await?;
+    }
     stream.shutdown().await
 }

@@ -219,6 +219,10 @@ impl Peer for Dialer {
         self.next(|event| if let Event::Identified(said) = event { Some(said) } else { None }).await
     }
 
+    async fn serve_late(&mut self) -> Result<(), Failure> {
+        Err("litep2p has no identify push".into())
+    }
+
     fn opener(&self) -> Opener<Substream> {
         let (echo, perf, peer) = (self.echo.clone(), self.perf.clone(), self.peer);
         Arc::new(move |protocol| {
