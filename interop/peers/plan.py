@@ -7,6 +7,8 @@ import sys
 
 ECHO = "/echo/1.0.0"
 PERF = "/perf/1.0.0"
+KNOWN = "/known/1.0.0"
+LATE = "/late/1.0.0"
 PING = "/ipfs/ping/1.0.0"
 IDENTIFY = "/ipfs/id/1.0.0"
 PING_LEN = 32
@@ -15,6 +17,8 @@ STREAMS = 200
 STREAM_LEN = 1000
 BACKLOG = 1000
 BACKLOG_LEN = 100
+TALK_LEN = 1000
+ASK_AGAIN = 0.05
 PIECE_LEN = 64 << 10
 
 
@@ -46,16 +50,21 @@ class Settings:
         return answer[1]
 
     def _redis(self, *words):
-        host, port = self.redis.rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=self.limit + 10) as conn:
-            parts = [f"*{len(words)}\r\n"]
-            parts += [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-            conn.sendall("".join(parts).encode())
-            with conn.makefile("rb") as lines:
-                return _answer(lines)
+        return redis(self.redis, self.limit + 10, *words)
 
 
-def _answer(lines):
+def redis(addr, limit, *words):
+    """Sends one command to Redis; gives the texts of the answer."""
+    host, port = addr.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=limit) as conn:
+        parts = [f"*{len(words)}\r\n"]
+        parts += [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+        conn.sendall("".join(parts).encode())
+        with conn.makefile("rb") as lines:
+            return redis_answer(lines)
+
+
+def redis_answer(lines):
     line = lines.readline().decode().rstrip("\r\n")
     kind, rest = line[:1], line[1:]
     if kind == ":":
@@ -64,7 +73,7 @@ def _answer(lines):
         length = int(rest)
         return [] if length < 0 else [lines.read(length + 2)[:-2].decode()]
     if kind == "*":
-        return [text for _ in range(max(0, int(rest))) for text in _answer(lines)]
+        return [text for _ in range(max(0, int(rest))) for text in redis_answer(lines)]
     raise SystemExit(f"Redis says {line!r}")
 
 
