@@ -78,6 +78,9 @@ pub trait MuxCore: Send + 'static {
     /// Ends every stream with `error`; what has been received stays readable.
     fn handle_end(&mut self, error: &StreamError);
 
+    /// Gives back memory that is kept for later: nothing has moved for a while.
+    fn handle_idle(&mut self) {}
+
     /// Whether there is something to send.
     fn has_transmit(&self) -> bool;
 

@@ -542,7 +542,8 @@ impl Driver {
     }
 
     fn release_idle(&mut self, now: Instant) {
-        if self.moved_at + IDLE_AFTER <= now {
+        if self.moved_at + IDLE_AFTER <= now && self.holds_buffers() {
+            self.shared.with_driver(|state| state.release_idle());
             self.reader.release_buffers();
             self.writer.iter_mut().for_each(|writer| writer.release_buffers());
         }

@@ -207,6 +207,12 @@ impl State {
         self.writer_called = true;
     }
 
+    /// Gives back memory that is kept for later.
+    pub(crate) fn release_idle(&mut self) {
+        self.waiting.shrink_to_fit();
+        self.core.handle_idle();
+    }
+
     pub(crate) fn add_handle(&mut self) {
         self.handles += 1;
     }

@@ -74,6 +74,7 @@ impl Reader {
     /// Frees the buffers that are not in use.
     pub(super) fn release_buffers(&mut self) {
         self.blocks.clear();
+        self.records = Vec::new();
         if self.wire.is_empty() {
             self.wire = BytesMut::new();
             self.read_len = READ_LEN_MIN;

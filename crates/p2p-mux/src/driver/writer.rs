@@ -132,8 +132,11 @@ impl Writer {
         self.out.capacity() > 0 && self.out.is_empty()
     }
 
-    /// Frees the buffer if it is not in use.
+    /// Frees the buffers that are not in use.
     pub(super) fn release_buffers(&mut self) {
+        if self.frames.is_empty() {
+            self.frames = Gather::new();
+        }
         if self.out.is_empty() {
             self.out = BytesMut::new();
         }

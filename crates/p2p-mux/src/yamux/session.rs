@@ -460,6 +460,27 @@ impl MuxCore for Session {
         Ok(())
     }
 
+    fn handle_idle(&mut self) {
+        self.streams.shrink_to_fit();
+        if self.headers.is_empty() {
+            self.headers = BytesMut::new();
+        }
+        for ids in [
+            &mut self.unaccepted,
+            &mut self.pongs,
+            &mut self.refusals,
+            &mut self.control,
+            &mut self.urgent,
+            &mut self.bulk,
+        ] {
+            ids.shrink_to_fit();
+        }
+        self.acks.shrink_to_fit();
+        self.lingering.shrink_to_fit();
+        self.released.shrink_to_fit();
+        self.events.shrink_to_fit();
+    }
+
     fn handle_end(&mut self, error: &StreamError) {
         if !self.is_closed() {
             self.goodbye = Goodbye::Said;
