@@ -8,7 +8,7 @@ use p2p::{AddrExt, IntoTarget, KeyType, Multiaddr, PeerId, core::parse_multiaddr
 
 use crate::{socket::Socket, transfer::ticket::Ticket};
 
-/// libp2p from the command line: see it work, listen, ping and identify peers, manage keys.
+/// libp2p from the command line: see it work, find out what does not, send files, forward ports.
 #[derive(Debug, Parser)]
 #[command(
     name = "p2p",
@@ -41,6 +41,10 @@ pub(crate) enum Command {
     Listen {
         #[command(flatten)]
         listen: ListenArgs,
+
+        /// Answer `p2p perf` too: whoever reaches this may then use up its line
+        #[arg(long)]
+        perf: bool,
     },
     /// Measure round trips to a peer, all on one stream
     #[command(after_help = "Example: p2p ping -c 10 /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…")]
@@ -68,6 +72,28 @@ pub(crate) enum Command {
     /// Receive what a ticket stands for; what is already here is not sent again
     #[command(after_help = RECV_HELP)]
     Recv(RecvArgs),
+    /// Measure how fast data go to a peer and back
+    #[command(after_help = PERF_HELP)]
+    Perf(PerfArgs),
+    /// Find out, step by step, why a peer is not reached, or whether libp2p works here at all
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        /// The peer's address [default: this machine alone is looked at]
+        #[arg(value_parser = peer_addr)]
+        addr: Option<Multiaddr>,
+
+        /// How long a step may take, in seconds
+        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = limit)]
+        timeout: Duration,
+    },
+    /// Write the script that lets a shell complete this program's commands
+    #[command(
+        after_help = "Example: p2p completions bash > ~/.local/share/bash-completion/completions/p2p"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Make or show a key file, which says which peer a host is
     #[command(after_help = "Example: p2p key new node.key && p2p listen --key node.key")]
     Key {
@@ -128,6 +154,35 @@ Examples: p2p serve-tcp --allow 127.0.0.1:80
           p2p serve-tcp --key node.key --listen /ip4/0.0.0.0/tcp/4001 \\
                         --allow unix:/run/db --allow-peer 12D3KooW…
 A peer's id is in `p2p key show FILE`; it runs `p2p forward --key FILE`.";
+
+const PERF_HELP: &str = "\
+The peer may be of any libp2p implementation that serves /perf/1.0.0: `p2p listen --perf` does.
+
+Example: p2p perf --upload 1GiB --download 0 /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…";
+
+const DOCTOR_HELP: &str = "\
+With --json it is a report for an issue: addresses, names and peer ids are left out of it.
+
+Examples: p2p doctor
+          p2p doctor /dns/node.example/tcp/4001/p2p/12D3KooW…";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PerfArgs {
+    #[command(flatten)]
+    pub(crate) peer: PeerArgs,
+
+    /// How much to send, in bytes or with KiB, MiB or GiB; 0 leaves it out
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = bytes)]
+    pub(crate) upload: u64,
+
+    /// How much to receive, likewise
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = bytes)]
+    pub(crate) download: u64,
+
+    /// How many streams carry it at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) streams: u32,
+}
 
 const SEND_HELP: &str = "\
 Whoever has the ticket gets the files. It is good until this program ends, which is when one
@@ -336,6 +391,20 @@ fn limit(text: &str) -> Result<Duration, String> {
     Ok(limit)
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    let number_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_end);
+    let factor: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("write it like 1000, 64MiB or 1GiB".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "it is not a number of bytes")?;
+    number.checked_mul(factor).ok_or_else(|| "it is more than 2^64 - 1 bytes".into())
+}
+
 fn listen_addr(text: &str) -> Result<Multiaddr, String> {
     parse_multiaddr(text).map_err(|error| not_an_addr(&error))
 }
@@ -412,5 +481,14 @@ mod tests {
             assert!(seconds(text).is_err(), "{text}");
         }
         assert!(limit("0").is_err());
+    }
+
+    #[test]
+    fn sizes_are_numbers_of_bytes() {
+        assert_eq!((bytes("0"), bytes("1000")), (Ok(0), Ok(1000)));
+        assert_eq!((bytes("3 KiB"), bytes("1GiB")), (Ok(3072), Ok(1 << 30)));
+        for text in ["", "x", "-1", "1.5MiB", "1MB", "17179869184GiB", "MiB"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
     }
 }

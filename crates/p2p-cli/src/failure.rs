@@ -41,6 +41,20 @@ impl Failure {
         self
     }
 
+    /// The same with each of its texts changed.
+    pub(crate) fn map(mut self, change: impl Fn(&str) -> String) -> Self {
+        self.cause = change(&self.cause);
+        self.tried = self.tried.map(|text| change(&text));
+        self.next = self.next.map(|text| change(&text));
+        self
+    }
+
+    /// What it means and what to do, where nothing better is known.
+    pub(crate) fn or_next(mut self, what: impl Into<String>) -> Self {
+        self.next.get_or_insert_with(|| what.into());
+        self
+    }
+
     pub(crate) fn stage(&self) -> Option<Stage> {
         self.stage
     }

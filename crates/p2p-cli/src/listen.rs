@@ -16,9 +16,17 @@ use crate::{
 /// How long the last events may take to come when the host has ended.
 const LAST_EVENTS_MAX: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(args: &ListenArgs, out: &Output, stop: &Stop) -> Result<u8, Failure> {
+pub(crate) async fn run(
+    args: &ListenArgs,
+    perf: bool,
+    out: &Output,
+    stop: &Stop,
+) -> Result<u8, Failure> {
     let host = peer::listener(args.key.as_deref()).await?;
     host.handle("/echo/1.0.0", echo).map_err(|error| Failure::new(error.to_string()))?;
+    if perf {
+        p2p::perf::serve(&host).map_err(|error| Failure::new(error.to_string()))?;
+    }
     let mut events = host.events();
     for addr in &args.listen {
         host.listen(addr.to_string()).await?;

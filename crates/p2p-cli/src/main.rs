@@ -13,6 +13,7 @@
 mod args;
 mod carry;
 mod demo;
+mod doctor;
 mod failure;
 mod forward;
 mod identify;
@@ -20,8 +21,11 @@ mod key;
 mod listen;
 mod output;
 mod peer;
+mod perf;
 mod ping;
 mod pipe;
+mod progress;
+mod redact;
 mod round_trips;
 mod serve_tcp;
 mod socket;
@@ -64,7 +68,9 @@ fn main() -> ExitCode {
 fn run(command: &Command, out: &Output, stop: &Stop) -> Result<u8, Failure> {
     match command {
         Command::Demo { file } => with_runtime(out, stop, demo::run(file.as_deref(), out, stop)),
-        Command::Listen { listen } => with_runtime(out, stop, listen::run(listen, out, stop)),
+        Command::Listen { listen, perf } => {
+            with_runtime(out, stop, listen::run(listen, *perf, out, stop))
+        }
         Command::Ping(ping) => with_runtime(out, stop, ping::run(ping, out, stop)),
         Command::Identify(peer) => with_runtime(out, stop, identify::run(peer, out, stop)),
         Command::Pipe { command } => with_runtime(out, stop, pipe::run(command, out, stop)),
@@ -72,6 +78,11 @@ fn run(command: &Command, out: &Output, stop: &Stop) -> Result<u8, Failure> {
         Command::ServeTcp(serve) => with_runtime(out, stop, serve_tcp::run(serve, out, stop)),
         Command::Send(send) => with_runtime(out, stop, transfer::send(send, out, stop)),
         Command::Recv(recv) => with_runtime(out, stop, transfer::recv(recv, out, stop)),
+        Command::Perf(perf) => with_runtime(out, stop, perf::run(perf, out, stop)),
+        Command::Doctor { addr, timeout } => {
+            with_runtime(out, stop, doctor::run(addr.as_ref(), *timeout, out, stop))
+        }
+        Command::Completions { shell } => completions(*shell, out),
         Command::Key { command } => key::run(command, out),
     }
 }
@@ -101,6 +112,17 @@ fn with_runtime(
     // A read of a file that hangs must not keep the program.
     runtime.shutdown_background();
     result
+}
+
+/// Says the script itself, and nothing else.
+fn completions(shell: clap_complete::Shell, out: &Output) -> Result<u8, Failure> {
+    let mut script = Vec::new();
+    let mut command = <Args as clap::CommandFactory>::command();
+    clap_complete::generate(shell, &mut command, "p2p", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    let fields = [("shell", shell.to_string().into()), ("script", script.as_ref().into())];
+    out.event("completions", &fields, script.trim_end());
+    Ok(0)
 }
 
 fn log(verbose: bool) -> Result<(), Failure> {

@@ -10,7 +10,6 @@
 //! Nothing is held of the list of files but what is on its way, so folders may be of any size.
 
 mod names;
-mod progress;
 mod recv;
 mod send;
 pub(crate) mod ticket;

@@ -229,7 +229,7 @@ fn a_file_that_exists_is_not_overwritten_unless_asked_for() {
 
     // A folder is never replaced by a file, nor a file by a folder.
     let ended = recv(&ticket, &to, &["--overwrite"]);
-    let mut failed: Vec<_> = failures(&ended.code(1)).into_iter().map(|(path, _)| path).collect();
+    let mut failed: Vec<_> = failures(ended.code(1)).into_iter().map(|(path, _)| path).collect();
     failed.sort();
     assert_eq!(failed.len(), 4, "{failed:?}");
     fs::remove_dir(format!("{to}/from/deep/3")).expect("removed");
@@ -368,7 +368,7 @@ fn a_full_disk_is_a_plain_sentence_and_what_is_there_is_used_later() {
     let interrupted = text(&send.event("interrupted"), "message");
     assert!(interrupted.contains("gave up"), "{interrupted}");
     let ended = recv(&ticket, &to, &[]);
-    assert!(event(&ended.code(0), "received")["resumed_bytes"].as_u64() >= Some(1 << 20));
+    assert!(event(ended.code(0), "received")["resumed_bytes"].as_u64() >= Some(1 << 20));
     send.finish().code(0);
     assert!(fs::read(format!("{to}/large")).expect("there") == noise(3, 8 << 20));
 }
@@ -417,7 +417,7 @@ fn what_may_not_be_read_or_written_is_said() {
     closed(&to, 0o755);
     closed(&format!("{from}/nothing"), 0o000);
     let ended = recv(&ticket, &to, &[]);
-    assert_eq!(failures(&ended.code(1)).len(), 1);
+    assert_eq!(failures(ended.code(1)).len(), 1);
     closed(&format!("{from}/deep"), 0o000);
     let ended = run(&["send", &from]);
     closed(&format!("{from}/deep"), 0o755);

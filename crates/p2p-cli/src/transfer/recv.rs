@@ -15,7 +15,6 @@ use tokio::{io::AsyncWriteExt, sync::mpsc, task::JoinHandle, time::timeout};
 use super::{
     AHEAD_MAX, DIGEST_LEN, PIECE_LEN, PIECES_MAX, PROTOCOL, hash_prefix,
     names::local_path,
-    progress::{Progress, rate},
     wire::{ALL, Answer, Frame, Frames, GAVE_UP, PART, TAKEN, WRONG_SECRET, violation},
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     failure::Failure,
     output::{Output, printable},
     peer,
+    progress::{Progress, rate},
     stop::Stop,
 };
 
@@ -49,15 +49,18 @@ pub(crate) async fn run(args: &RecvArgs, out: &Output, stop: &Stop) -> Result<u8
     result
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes is a violation")]
 async fn recv(host: &Host, args: &RecvArgs, out: &Output) -> Result<(), Failure> {
     let ticket = &args.ticket;
     let target = (ticket.peer, ticket.addrs.clone());
     let gone = "see that `p2p send` still runs there: a ticket is good as long as it does";
     let stream = host.connect(target.clone()).await;
     stream.map_err(|error| Failure::from(error).next(gone))?;
-    let stream = host.open(target, PROTOCOL).await.map_err(|error| match error {
-        OpenError::Unsupported { .. } => Failure::new("the other side sends nothing").next(gone),
-        error => error.into(),
+    let stream = host.open(target, PROTOCOL).await.map_err(|error| {
+        if let OpenError::Unsupported { .. } = error {
+            return Failure::new("the other side sends nothing").next(gone);
+        }
+        error.into()
     })?;
     let mut frames = Frames::new(stream);
     frames.write(&Frame::Hello { secret: *ticket.secret.as_bytes() }).await?;
@@ -215,6 +218,7 @@ struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes is a violation")]
     async fn receive(&mut self, frames: &mut Frames) -> Result<(), Failure> {
         loop {
             match frames.read().await? {
@@ -303,6 +307,7 @@ impl Receiver<'_> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes is a violation")]
     async fn content(
         &mut self,
         frames: &mut Frames,
@@ -376,6 +381,7 @@ impl Receiver<'_> {
     }
 
     /// The file is here from before: the sender has the same.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes is a violation")]
     async fn was_there(
         &mut self,
         frames: &mut Frames,
@@ -442,18 +448,18 @@ async fn written(
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let failure = Failure::new(format!("cannot write {}: {error}", path.display()));
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            failure.next("make room and run the same again: it goes on where it stopped")
-        }
-        io::ErrorKind::FileTooLarge => failure.next(
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        failure.next("make room and run the same again: it goes on where it stopped")
+    } else if kind == io::ErrorKind::FileTooLarge {
+        failure.next(
             "raise the limit on the size of files and run the same again: it goes on where it \
              stopped",
-        ),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            failure.next("give a folder that you may write to with --into")
-        }
-        _ => failure,
+        )
+    } else if matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
+        failure.next("give a folder that you may write to with --into")
+    } else {
+        failure
     }
 }
 

@@ -19,7 +19,6 @@ use tokio::{
 
 use super::{
     AHEAD_MAX, AHEAD_SIZE_MAX, DIGEST_LEN, PIECE_LEN, PIECES_MAX, PROTOCOL, hash_prefix,
-    progress::{Progress, rate},
     ticket::{ADDRS_MAX, Secret, Ticket},
     walk::{Entry, Root, State, Totals, Walk, What},
     wire::{ALL, Answer, Frame, Frames, TAKEN, WRONG_SECRET, ended, violation},
@@ -29,6 +28,7 @@ use crate::{
     failure::Failure,
     output::{Output, printable},
     peer,
+    progress::{Progress, rate},
     stop::Stop,
 };
 
@@ -250,9 +250,8 @@ async fn transfer(
         return Err(Failure::new(why).next("end this, and run `p2p send` again"));
     }
     frames.write(&Frame::Done).await?;
-    let (code, text) = match frames.read().await? {
-        Frame::Result { code, text } => (code, text),
-        other => return Err(unexpected(&other)),
+    let Frame::Result { code, text } = frames.read().await? else {
+        return Err(violation("a frame that has no place here"));
     };
     // The receiver has said all: its stream has ended too.
     drop(frames.stream.shutdown().await);
@@ -260,10 +259,10 @@ async fn transfer(
 }
 
 fn unexpected(frame: &Frame) -> Failure {
-    match frame {
-        Frame::Result { code, text } => ended(*code, text),
-        _ => violation("a frame that has no place here"),
+    if let Frame::Result { code, text } = frame {
+        return ended(*code, text);
     }
+    violation("a frame that has no place here")
 }
 
 /// What is told of ahead of its content, read from the file system in batches.
@@ -325,10 +324,8 @@ async fn send_file(
     state: State,
     progress: &mut Progress<'_>,
 ) -> Result<u64, Failure> {
-    let answer = match frames.read().await? {
-        Frame::Answer(answer) => answer,
-        other => return Err(unexpected(&other)),
-    };
+    let frame = frames.read().await?;
+    let Frame::Answer(answer) = frame else { return Err(unexpected(&frame)) };
     let (have, sha256, only_compare) = match answer {
         Answer::Skip => {
             progress.skip(state.size);
@@ -408,9 +405,9 @@ impl Source {
         let mut file = File::open(path).map_err(unreadable)?;
         let (mut hash, mut start) = (Sha256::new(), 0);
         if have > 0 && have <= state.size {
-            let prefix = hash_prefix(&mut file, have).map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => CHANGED.to_owned(),
-                _ => unreadable(error),
+            let prefix = hash_prefix(&mut file, have).map_err(|error| {
+                let is_shorter = error.kind() == std::io::ErrorKind::UnexpectedEof;
+                if is_shorter { CHANGED.to_owned() } else { unreadable(error) }
             })?;
             if <[u8; DIGEST_LEN]>::from(prefix.clone().finalize()) == sha256 {
                 (hash, start) = (prefix, have);

@@ -277,9 +277,9 @@ impl Frames {
             }
             let mut body = vec![0; len];
             self.read_exact(&mut body).await?;
-            match decode(kind, &body).map_err(violation)? {
-                Frame::Busy => {}
-                frame => return Ok(frame),
+            let frame = decode(kind, &body).map_err(violation)?;
+            if frame != Frame::Busy {
+                return Ok(frame);
             }
         }
         Err(Failure::new("the other side says that it is busy, and does nothing else"))
@@ -372,15 +372,14 @@ pub(super) fn violation(what: impl Into<String>) -> Failure {
 }
 
 fn lost(error: io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => {
-            Failure::new(format!("the other side did nothing for {SILENCE_MAX:?}"))
-        }
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-            Failure::new("the other side ended the transfer before it was complete")
-        }
-        _ => Failure::new(format!("the other side is gone: {error}")),
+    let kind = error.kind();
+    if kind == io::ErrorKind::TimedOut {
+        return Failure::new(format!("the other side did nothing for {SILENCE_MAX:?}"));
     }
+    if matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+        return Failure::new("the other side ended the transfer before it was complete");
+    }
+    Failure::new(format!("the other side is gone: {error}"))
 }
 
 #[cfg(test)]

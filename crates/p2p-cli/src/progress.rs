@@ -13,7 +13,7 @@ use crate::output::Output;
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
 /// How far a transfer is: a bar on stderr where that is a terminal, events in JSON.
-pub(super) struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     out: &'a Output,
     bar: ProgressBar,
     total: u64,
@@ -22,7 +22,7 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(out: &'a Output, total: u64) -> Self {
+    pub(crate) fn new(out: &'a Output, total: u64) -> Self {
         let target = match io::stderr().is_terminal() && !out.is_json() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
@@ -36,7 +36,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Bytes that went over.
-    pub(super) fn add(&mut self, bytes: u64) {
+    pub(crate) fn add(&mut self, bytes: u64) {
         self.done = self.done.saturating_add(bytes);
         self.bar.inc(bytes);
         if self.told.elapsed() >= EVENT_EVERY {
@@ -47,7 +47,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Bytes that did not need to: they say nothing of the rate.
-    pub(super) fn skip(&mut self, bytes: u64) {
+    pub(crate) fn skip(&mut self, bytes: u64) {
         if bytes > 0 {
             self.add(bytes);
             self.bar.reset_eta();
@@ -55,14 +55,14 @@ impl<'a> Progress<'a> {
     }
 
     /// Says something that is told in JSON alone.
-    pub(super) fn event_json(&self, name: &str, fields: &[(&str, Value)]) {
+    pub(crate) fn event_json(&self, name: &str, fields: &[(&str, Value)]) {
         if self.out.is_json() {
             self.out.event(name, fields, "");
         }
     }
 
     /// Says something without a bar in its way.
-    pub(super) fn event(&self, name: &str, fields: &[(&str, Value)], text: impl fmt::Display) {
+    pub(crate) fn event(&self, name: &str, fields: &[(&str, Value)], text: impl fmt::Display) {
         self.bar.suspend(|| self.out.event(name, fields, text));
     }
 }
@@ -75,7 +75,7 @@ impl Drop for Progress<'_> {
 }
 
 /// A rate for people.
-pub(super) fn rate(bytes: u64, took: Duration) -> String {
+pub(crate) fn rate(bytes: u64, took: Duration) -> String {
     let seconds = took.as_secs_f64().max(1e-6);
     format!("{:.1} MiB/s", bytes as f64 / seconds / f64::from(1 << 20))
 }
