@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use p2p::{RecvStream, SendStream, Stream, StreamError};
+use p2p::{RecvStream, SendStream, Stream, StreamError, core::IoCause};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// What is moved at a time, in bytes, each way.
@@ -69,8 +69,10 @@ async fn carry_out(mut read: impl AsyncRead + Unpin, mut send: SendStream) -> Re
             len = read.read_buf(&mut buffer) => len.map_err(Broken::Read)?,
         };
         if len == 0 {
-            let ended = send.shutdown().await;
-            ended.map_err(|error| Broken::Stream(stream_error(error)))?;
+            let ended = send.shutdown().await.map_err(IoCause::from);
+            ended.map_err(|cause| {
+                Broken::Stream(cause.stream_error().cloned().unwrap_or(StreamError::Finished))
+            })?;
             return Ok(sent);
         }
         sent += len as u64;
@@ -90,12 +92,6 @@ async fn carry_in(mut recv: RecvStream, mut write: impl AsyncWrite + Unpin) -> R
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(received),
         ended => ended.map(|()| received).map_err(Broken::Write),
     }
-}
-
-/// The stream's error in the form that `AsyncWrite` gives it.
-fn stream_error(error: io::Error) -> StreamError {
-    let found = error.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>()).cloned();
-    found.unwrap_or(StreamError::Finished)
 }
 
 /// Stdout that is really closed by `shutdown`, so that its reader sees the end although the

@@ -85,7 +85,7 @@ impl<'a> Demo<'a> {
         let dialer = builder().agent("p2p-demo/dialer").spawn().await?;
         let (listener_events, dialer_events) = (listener.events(), dialer.events());
         let echo = Arc::<Echo>::default();
-        serve(&listener, &echo).map_err(|error| Failure::new(error.to_string()))?;
+        serve(&listener, &echo)?;
         listener.listen("/ip4/127.0.0.1/tcp/0").await?;
         let addr = listener.addrs().pop().ok_or_else(|| Failure::new("no address was bound"))?;
         steps.step("listening", &[("addr", json!(addr))], format_args!("listening on {addr}"));

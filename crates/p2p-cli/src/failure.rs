@@ -3,7 +3,7 @@
 use std::{fmt, io, time::Duration};
 
 use p2p::{
-    BuildError, Cause, DialAttempt, DialError, ListenError, OpenError, Stage,
+    BuildError, Cause, DialAttempt, DialError, HandleError, ListenError, OpenError, Stage,
     core::{SecurityError, TransportError},
     ping::PingError,
 };
@@ -145,6 +145,12 @@ impl From<PingError> for Failure {
         if let PingError::Open(error) = error {
             return error.into();
         }
+        Self::new(error.to_string())
+    }
+}
+
+impl From<HandleError> for Failure {
+    fn from(error: HandleError) -> Self {
         Self::new(error.to_string())
     }
 }

@@ -65,7 +65,12 @@ pub(crate) async fn run(args: &ForwardArgs, out: &Output, stop: &Stop) -> Result
     }
     let host = peer::dialer(args.timeout, args.key.as_deref()).await?;
     let forwarding = async {
-        peer::connect(&host, &args.peer, out).await?;
+        if args.stdio && !out.is_json() {
+            // What is on stderr comes between the lines of ssh.
+            host.connect(&args.peer).await?;
+        } else {
+            peer::connect(&host, &args.peer, out).await?;
+        }
         if args.stdio {
             let remote = args.remote.first().ok_or_else(|| Failure::new("no --remote"))?;
             return stdio(&host, &args.peer, remote).await;

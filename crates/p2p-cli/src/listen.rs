@@ -23,9 +23,9 @@ pub(crate) async fn run(
     stop: &Stop,
 ) -> Result<u8, Failure> {
     let host = peer::listener(args.key.as_deref()).await?;
-    host.handle("/echo/1.0.0", echo).map_err(|error| Failure::new(error.to_string()))?;
+    host.handle("/echo/1.0.0", echo)?;
     if perf {
-        p2p::perf::serve(&host).map_err(|error| Failure::new(error.to_string()))?;
+        p2p::perf::serve(&host)?;
     }
     let mut events = host.events();
     for addr in &args.listen {

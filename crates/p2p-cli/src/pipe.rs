@@ -46,12 +46,11 @@ async fn pipe(host: &Host, command: &PipeCommand, out: &Output) -> Result<(), Fa
         word.notify_one();
         async move { stream.shutdown().await }
     };
-    host.handle(RECEIVED, handler).map_err(|error| Failure::new(error.to_string()))?;
+    host.handle(RECEIVED, handler)?;
     let mut events = host.events();
     let stream = match command {
         PipeCommand::Listen { listen, allow_peer } => {
-            let mut streams =
-                host.accept(PROTOCOL).map_err(|error| Failure::new(error.to_string()))?;
+            let mut streams = host.accept(PROTOCOL)?;
             peer::listen(host, &listen.listen, "p2p pipe connect", out).await?;
             loop {
                 let Some(mut stream) = streams.next().await else {

@@ -60,7 +60,7 @@ async fn serve(host: &Host, args: &ServeTcpArgs, out: &Output) -> Result<(), Fai
     let rules = Arc::new(Rules { targets: args.allow.clone(), peers: args.allow_peer.clone() });
     let (reports, mut reported) = mpsc::channel(REPORTS_MAX);
     let handler = move |stream| handle(stream, Arc::clone(&rules), reports.clone());
-    host.handle(PROTOCOL, handler).map_err(|error| Failure::new(error.to_string()))?;
+    host.handle(PROTOCOL, handler)?;
     let command = match args.allow.first() {
         Some(first) => format!("p2p forward --local 127.0.0.1:8080 --remote {first} --peer"),
         None => "p2p forward --peer".into(),

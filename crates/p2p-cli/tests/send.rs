@@ -315,6 +315,24 @@ fn a_second_receiver_is_told_to_wait() {
     send.finish().code(130).quiet();
 }
 
+/// Two that write one part would put what neither has checked in its place.
+#[cfg(unix)]
+#[test]
+fn two_receivers_do_not_write_one_part() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (from, to) = (path(folder.path(), "hole"), path(folder.path(), "to"));
+    fs::File::create(&from).and_then(|file| file.set_len(8 << 30)).expect("sparse files");
+    let ((_one, ticket_one), (_two, ticket_two)) = (send(&[&from]), send(&[&from]));
+    let first = start(&["recv", "--json", &ticket_one, "--into", &to]);
+    while !Path::new(&format!("{to}/hole.p2p.part")).exists() {
+        assert!(!first.left().is_zero(), "it does not begin");
+        // The file system tells of no beginning.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let message = recv(&ticket_two, &to, &[]).code(1).quiet().message();
+    assert!(message.contains("another program writes it"), "{message}");
+}
+
 /// It grows while it is read: what is sent is not what it is in the end.
 #[test]
 fn a_file_that_changes_while_it_is_sent_is_not_put_in_its_place() {

@@ -458,6 +458,8 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failure {
         )
     } else if matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
         failure.next("give a folder that you may write to with --into")
+    } else if kind == io::ErrorKind::ResourceBusy {
+        failure.next("let the other `p2p recv` end first, or give another folder with --into")
     } else {
         failure
     }
@@ -591,19 +593,7 @@ fn write_part(
     mut hash: Sha256,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Written {
-    let mut file = if start == 0 {
-        match fs::remove_file(part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // A new file: what a symbolic link leads to is not opened.
-        OpenOptions::new().write(true).create_new(true).open(part)?
-    } else {
-        let mut file = OpenOptions::new().write(true).open(part)?;
-        file.set_len(start)?;
-        file.seek(SeekFrom::Start(start))?;
-        file
-    };
+    let mut file = open_part(part, start)?;
     let mut buffer = Vec::with_capacity(PIECE_LEN);
     while let Some(piece) = pieces.blocking_recv() {
         hash.update(&piece);
@@ -615,6 +605,40 @@ fn write_part(
     }
     file.write_all(&buffer)?;
     Ok((file, hash.finalize().into()))
+}
+
+/// Opens a part for this program alone, cut to its first `start` bytes. A symbolic link is not
+/// followed.
+fn open_part(part: &Path, start: u64) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(start == 0).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NOFOLLOW.bits().cast_signed(),
+    );
+    let mut file = options.open(part)?;
+    #[cfg(unix)]
+    lock(&file, part)?;
+    file.set_len(start)?;
+    file.seek(SeekFrom::Start(start))?;
+    Ok(file)
+}
+
+/// Two that write one part would put what neither has checked in its place.
+#[cfg(unix)]
+fn lock(file: &File, part: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let in_use = || io::Error::new(io::ErrorKind::ResourceBusy, "another program writes it");
+    let locked = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    // Not every file system has locks.
+    if locked == Err(rustix::io::Errno::WOULDBLOCK) {
+        return Err(in_use());
+    }
+    // Who had it before may have put it in its place meanwhile.
+    let (opened, there) = (file.metadata()?, fs::symlink_metadata(part).map_err(|_| in_use())?);
+    let is_same = (opened.dev(), opened.ino()) == (there.dev(), there.ino());
+    if is_same { Ok(()) } else { Err(in_use()) }
 }
 
 /// Puts a complete part in its place, once it is on the disk; false when something is there.

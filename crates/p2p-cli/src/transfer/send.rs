@@ -81,7 +81,7 @@ async fn offer(
     let (knocks, mut knocked) = mpsc::channel(KNOCKS_MAX);
     let place = Arc::new(Semaphore::new(1));
     let handler = move |stream| let_in(stream, secret, Arc::clone(&place), knocks.clone());
-    host.handle(PROTOCOL, handler).map_err(|error| Failure::new(error.to_string()))?;
+    host.handle(PROTOCOL, handler)?;
     for addr in &args.listen.listen {
         host.listen(addr.to_string()).await?;
     }
