@@ -333,7 +333,7 @@ fn two_receivers_do_not_write_one_part() {
     assert!(message.contains("another program writes it"), "{message}");
 }
 
-/// It grows while it is read: what is sent is not what it is in the end.
+/// Something writes to it all the time: what is sent is not what it is in the end.
 #[test]
 fn a_file_that_changes_while_it_is_sent_is_not_put_in_its_place() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -343,26 +343,37 @@ fn a_file_that_changes_while_it_is_sent_is_not_put_in_its_place() {
     fs::File::create(&changing).and_then(|file| file.set_len(64 << 20)).expect("sparse files");
     fs::write(format!("{from}/steady"), b"steady").expect("written");
     let (mut send, ticket) = send(&[&from]);
-    let recv_one = start(&["recv", "--json", &ticket, "--into", &to]);
-    while !Path::new(&format!("{to}/from/changing.p2p.part")).exists() {
-        assert!(!recv_one.left().is_zero(), "it does not begin");
-        // The file system tells of no beginning.
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let mut file = fs::OpenOptions::new().append(true).open(&changing).expect("opened");
-    file.write_all(b"more").expect("written");
-    let ended = recv_one.finish();
-    let message = ended.code(1).quiet().message();
+    let (ended, writing) = std::sync::mpsc::channel::<()>();
+    let name = changing.clone();
+    let writer = std::thread::spawn(move || {
+        while writing.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let file = fs::OpenOptions::new().write(true).open(&name);
+            file.and_then(|mut file| file.write_all(b"x")).expect("written");
+        }
+    });
+    let first = recv(&ticket, &to, &[]);
+    drop(ended);
+    writer.join().expect("it wrote");
+    let message = first.code(1).quiet().message();
     assert!(message.contains("changed while it was sent"), "{message}");
-    let failed = failures(&ended);
+    let failed = failures(&first);
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].0, "from/changing");
-    assert_eq!(tree(Path::new(&to)).into_keys().collect::<Vec<_>>(), ["/from", "/from/steady"]);
+    let there: Vec<String> = paths(Path::new(&to)).into_keys().collect();
+    assert_eq!(there, ["/from", "/from/steady"]);
     assert_eq!(text(&send.event("file_failed"), "path"), "from/changing");
     send.event("interrupted");
+
     // There is more than was offered: a new offer is needed.
+    let mut file = fs::OpenOptions::new().append(true).open(&changing).expect("opened");
+    file.write_all(&[0; 100]).expect("written");
     let message = recv(&ticket, &to, &[]).code(1).quiet().message();
     assert!(message.contains("more to send"), "{message}");
+    // It is as it was offered again, and steady.
+    file.set_len(64 << 20).expect("cut");
+    recv(&ticket, &to, &[]).code(0).quiet();
+    send.finish().code(0).quiet();
+    assert_eq!(tree(&Path::new(&to).join("from")), tree(Path::new(&from)));
 }
 
 /// The limit on a file's size stands for a full disk: writing fails in the same place.
