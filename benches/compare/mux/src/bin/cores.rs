@@ -4,6 +4,9 @@
 //! `cargo run --release -p compare-mux --bin cores -- [--runs 7] [--threads 2] [FILTER]`, in this
 //! workspace. Figures are of payload, in and out together.
 
+#[path = "../noise.rs"]
+mod noise;
+
 use std::{
     future::poll_fn,
     io,
@@ -19,11 +22,9 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use cpu_time::ProcessTime;
 use futures_util::task::AtomicWaker;
-use p2p_core::{
-    Clear, Handshake, Keypair, Muxer, Open, Pipe, RecvHalf, Role, Seal, Security, SendHalf,
-};
+use p2p_core::{Clear, Muxer, Pipe, RecvHalf, Role, Seal, SendHalf};
 use p2p_mux::{MuxStream, Setup, Yamux};
-use p2p_security_noise::{Noise, cipher::Cipher};
+use p2p_security_noise::cipher::Cipher;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::{Builder, Runtime},
@@ -133,7 +134,10 @@ struct Flows {
 }
 
 async fn run(cipher: Option<Cipher>, flow: Flow, tasks: Tasks) -> Figures {
-    let (mut seal, own) = channel(cipher);
+    let (mut seal, own): (Box<dyn Seal>, _) = match cipher.map(noise::sessions) {
+        Some((peer, own)) => (peer.seal, Some(own)),
+        None => (Box::new(Clear), None),
+    };
     let sent = if flow == Flow::Out { 0 } else { TOTAL };
     let wire = replay(seal.as_mut(), sent);
     let flows = Arc::<Flows>::default();
@@ -143,8 +147,8 @@ async fn run(cipher: Option<Cipher>, flow: Flow, tasks: Tasks) -> Figures {
     );
     let now = tokio::time::Instant::now().into_std();
     let mut setup = Setup::new(pipe, Yamux::default().start(Role::Responder, now));
-    if let Some((seal, open)) = own {
-        setup = setup.sealed(seal, open);
+    if let Some(session) = own {
+        setup = setup.sealed(session.seal, session.open);
     }
     let (mut mux, mut driver) = setup.start();
     let (wall, cpu) = (Instant::now(), ProcessTime::now());
@@ -193,30 +197,6 @@ async fn use_stream(stream: MuxStream, writes: bool, flows: Arc<Flows>) {
         }
     };
     tokio::join!(writing, reading);
-}
-
-/// A channel of the peer's, to seal what it sends, and this side's two directions.
-type Channel = (Box<dyn Seal>, Option<(Box<dyn Seal>, Box<dyn Open>)>);
-
-fn channel(cipher: Option<Cipher>) -> Channel {
-    let Some(cipher) = cipher else { return (Box::new(Clear), None) };
-    let start = |role| {
-        let noise = Noise::new(&Keypair::generate().expect("randomness")).expect("randomness");
-        noise.with_cipher(cipher).start(role, None, &[]).expect("a handshake")
-    };
-    let mut peer: Box<dyn Handshake> = start(Role::Initiator);
-    let mut own: Box<dyn Handshake> = start(Role::Responder);
-    let (mut forth, mut back) = (BytesMut::new(), BytesMut::new());
-    let mut theirs = None;
-    loop {
-        if theirs.is_none() {
-            theirs = peer.advance(&mut back, &mut forth).expect("honest");
-        }
-        if let Some(ours) = own.advance(&mut forth, &mut back).expect("honest") {
-            let theirs = theirs.expect("the initiator is done first");
-            return (theirs.seal, Some((ours.seal, ours.open)));
-        }
-    }
 }
 
 /// What the peer sends: it opens streams, gives all the credit there is, and then `total` bytes in
