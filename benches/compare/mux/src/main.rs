@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p compare-mux -- [--runs 7] [--threads 2] [--json FILE] [FILTER]`, in
 //! this workspace. Throughput and CPU time are for both ends together, since both are in this
-//! process, and include the pipe, which is the same for both. No encryption.
+//! process, and include the pipe, which is the same for both: `bare` is the same bulk copied through
+//! the pipe alone, which nothing over it can surpass. No encryption.
 
 mod sides;
 
@@ -114,21 +115,26 @@ fn options() -> Options {
 fn compare(options: &Options, pipe: &str, title: &str, work: Work) -> Value {
     let mut theirs = Vec::new();
     let mut ours = Vec::new();
+    let mut bare = Vec::new();
     for _ in 0..options.runs {
-        if options.side.is_none() {
-            theirs.push(run(options.threads, pipe, Side::Theirs, work));
+        if options.side.is_none() && matches!(work, Work::Bulk { .. }) {
+            bare.push(run(options.threads, pipe, None, work));
         }
-        ours.push(run(options.threads, pipe, Side::Ours, work));
+        if options.side.is_none() {
+            theirs.push(run(options.threads, pipe, Some(Side::Theirs), work));
+        }
+        ours.push(run(options.threads, pipe, Some(Side::Ours), work));
     }
     let theirs = Figures::new(&theirs, work);
     let ours = Figures::new(&ours, work);
+    let bare = (!bare.is_empty()).then(|| Figures::new(&bare, work));
     println!("{title}");
     let mut line = String::new();
-    for (side, figures) in [(Side::Theirs, &theirs), (Side::Ours, &ours)] {
+    let sides = [(Side::Theirs.name(), &theirs), (Side::Ours.name(), &ours)];
+    for (name, figures) in bare.iter().map(|bare| ("bare", bare)).chain(sides) {
         let _ = writeln!(
             line,
-            "  {:<11}{:>32} MB/s {:>24} ns/B",
-            side.name(),
+            "  {name:<11}{:>32} MB/s {:>24} ns/B",
             show(&figures.rate),
             show(&figures.cpu)
         );
@@ -141,6 +147,7 @@ fn compare(options: &Options, pipe: &str, title: &str, work: Work) -> Value {
         "threads": options.threads,
         "yamux": theirs.json(),
         "p2p_mux": ours.json(),
+        "bare": bare.map(|bare| bare.json()),
         "throughput_ratio": faster,
         "cpu_ratio": cheaper,
     })
@@ -185,7 +192,7 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 /// Wall and CPU time of one run, from the first byte of work to the confirmation of the last.
-fn run(threads: usize, pipe: &str, side: Side, work: Work) -> (Duration, Duration) {
+fn run(threads: usize, pipe: &str, side: Option<Side>, work: Work) -> (Duration, Duration) {
     let runtime = runtime(threads);
     runtime.block_on(async {
         // In a task, as everything else.
@@ -222,7 +229,12 @@ async fn tcp() -> (TcpStream, TcpStream) {
     (a, b)
 }
 
-async fn measure(pipes: (impl Io, impl Io), side: Side, work: Work) -> (Duration, Duration) {
+async fn measure(
+    pipes: (impl Io, impl Io),
+    side: Option<Side>,
+    work: Work,
+) -> (Duration, Duration) {
+    let Some(side) = side else { return measure_bare(pipes, work.streams()).await };
     let session = side.session(pipes, work.streams()).await;
     let (wall, cpu) = (Instant::now(), ProcessTime::now());
     let mut tasks = JoinSet::new();
@@ -244,6 +256,31 @@ async fn measure(pipes: (impl Io, impl Io), side: Side, work: Work) -> (Duration
     }
     // A stream that was dropped before the last byte arrived would be reset.
     let _streams = tasks.join_all().await;
+    (wall.elapsed(), cpu.elapsed())
+}
+
+/// As many buffers as the streams would have at each end, in turn: they do not fit a processor's
+/// nearest cache either.
+async fn measure_bare((mut a, mut b): (impl Io, impl Io), streams: usize) -> (Duration, Duration) {
+    let (wall, cpu) = (Instant::now(), ProcessTime::now());
+    let sending = tokio::spawn(async move {
+        let buffers = vec![vec![7; BULK_LEN]; streams];
+        for buffer in buffers.iter().cycle().take(BULK_TOTAL / BULK_LEN) {
+            a.write_all(buffer).await.expect("writes");
+        }
+        a.read_u8().await.expect("the confirmation");
+    });
+    let receiving = tokio::spawn(async move {
+        let mut buffers = vec![vec![0; BULK_LEN]; streams];
+        let (mut turn, mut left) = (0, BULK_TOTAL);
+        while left > 0 {
+            left -= b.read(&mut buffers[turn % streams]).await.expect("reads");
+            turn += 1;
+        }
+        b.write_u8(1).await.expect("writes");
+    });
+    sending.await.expect("sends");
+    receiving.await.expect("receives");
     (wall.elapsed(), cpu.elapsed())
 }
 
