@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BufMut;
 use common::{
     Calls, Counted, GO_AWAY, GO_AWAY_PROTOCOL_ERROR, PING, echo, pair, pattern, raw, read_exact,
     settle, soon,
@@ -825,6 +826,30 @@ async fn a_silent_peer_is_given_up_after_two_intervals() {
     assert!(matches!(error, ConnectionError::Mux(MuxError::KeepAlive(_))), "{error}");
     assert_eq!(began.elapsed().as_secs(), 60);
     assert!(matches!(soon(served).await, Ok(ConnectionError::Mux(_))));
+}
+
+/// 250 bytes a second: what is on its way takes longer than two intervals.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_data_slowly_is_not_given_up() {
+    const LEN: usize = 20_000;
+    let (ours, mut theirs) = duplex(64);
+    let muxer = Yamux::new(Config::default().keep_alive(Duration::from_secs(1)));
+    let (mux, driver) = connect(ours, &muxer, Role::Responder);
+    let served = tokio::spawn(driver);
+    assert_eq!(read_exact(&mut theirs, 12).await, PING);
+    theirs.write_all(&[0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1]).await.unwrap();
+    let mut stream = mux.open().await.unwrap();
+    stream.write_all(&pattern(1, LEN)).await.unwrap();
+    let mut taken = read_exact(&mut theirs, 12).await;
+    while taken.len() < 12 + LEN {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let count = theirs.read_buf(&mut (&mut taken).limit(50)).await.unwrap();
+        assert!(count > 0, "given up after {} bytes", taken.len());
+    }
+    assert_eq!(taken[12..12 + LEN], pattern(1, LEN));
+    assert!(!served.is_finished());
+    // From its ping on, it is as any other.
+    assert!(matches!(soon(served).await.unwrap(), ConnectionError::Mux(MuxError::KeepAlive(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -376,7 +376,9 @@ impl Session {
     fn handle_ping_due(&mut self, now: Instant) -> Result<(), MuxError> {
         let keep_alive = self.config.keep_alive;
         self.ping.due = now + keep_alive;
-        if self.ping() {
+        // One that waits to be taken has not been missed: a peer that takes nothing is the driver's
+        // to judge, and one that takes little is alive.
+        if self.ping() || self.ping.to_send {
             return Ok(());
         }
         self.ping.missed += 1;

@@ -52,6 +52,7 @@ impl Session {
         }
         if std::mem::take(&mut self.ping.to_send) {
             self.ping.sent_at = Some(self.now);
+            self.ping.due = self.now + self.config.keep_alive;
             self.put_header(Kind::Ping, Flags::SYN, 0, self.ping.value);
         }
         while let Some(id) = self.refusals.pop_front() {

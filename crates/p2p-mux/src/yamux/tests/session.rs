@@ -64,6 +64,17 @@ fn a_silent_peer_is_given_up_after_two_intervals() {
     assert!(rig.session.is_closed() && rig.session.poll_timeout().is_none());
 }
 
+/// On a slow link the ping waits behind data, longer than two intervals.
+#[test]
+fn a_ping_that_was_not_taken_is_not_missed() {
+    let mut rig = Rig::fresh(Config::default().keep_alive(7 * SECOND), Role::Initiator);
+    rig.pass(100 * SECOND).unwrap();
+    assert_eq!(rig.frames(), [bare(PING, SYN, 0, 1)]);
+    let taken = rig.now;
+    assert_eq!(rig.pass(100 * SECOND), Err(MuxError::KeepAlive(14 * SECOND)));
+    assert_eq!(rig.now - taken, 14 * SECOND, "whole intervals after it was");
+}
+
 /// On a slow link the pong waits behind data.
 #[test]
 fn a_peer_that_sends_data_is_alive() {

@@ -238,6 +238,36 @@ fn yamux_30_a_window_settles_at_twice_what_a_link_carries() {
     assert!(window as usize <= 2 * full, "{window} for {full} bytes in a round trip");
 }
 
+/// A reader that sleeps for a second, and then takes all that has come at 1 GB/s. The peer fills the
+/// window meanwhile. Gives the window after so many naps, in bytes.
+fn nap(round_trip: Duration, naps: usize) -> u32 {
+    let mut rig = Rig::with(quiet(), Role::Responder, round_trip);
+    let one = rig.accepted(1);
+    let mut credit = WINDOW_INITIAL;
+    for _ in 0..naps {
+        rig.hear(&data(0, 1, &vec![0; credit as usize])).unwrap();
+        credit = 0;
+        rig.now += SECOND;
+        while rig.session.read(one, 16 << 10).is_ready() {
+            rig.now += Duration::from_micros(16);
+            for frame in rig.frames() {
+                credit += if frame.kind == UPDATE { frame.length } else { 0 };
+            }
+        }
+    }
+    rig.session.counters().growth + WINDOW_INITIAL
+}
+
+/// What a burst asks for is bounded by what it reads in two round trips; one that is over in less
+/// than a quarter of one is averaged with the sleep before it.
+#[test]
+fn yamux_30_a_reader_in_bursts_gets_no_more_than_its_bursts_need() {
+    assert_eq!(nap(60 * MILLI, 200), WINDOW_INITIAL, "far below a quarter of a round trip");
+    assert_eq!(nap(10 * MILLI, 200), WINDOW_INITIAL);
+    let window = nap(MILLI, 200);
+    assert!(window <= 2 << 20, "{window}, of 2 MB in two round trips");
+}
+
 #[test]
 fn yamux_30_no_growth_without_a_round_trip() {
     let mut rig = Rig::fresh(quiet(), Role::Responder);
