@@ -3,14 +3,18 @@
 //! ```text
 //!   your tasks                 one task                     the pipe
 //!   MuxStream ─┐          ┌───────────────┐
-//!   MuxStream ─┼─ Mutex ──┤    Driver     ├── Seal ──► AsyncWrite
-//!   MuxStream ─┘ (MuxCore)└───────────────┘◄─ Open ─── AsyncRead
+//!   MuxStream ─┼─ Mutex ──┤    Driver     ├── Seal ──► AsyncWrite   ┐ lent to a WriteTask while
+//!   MuxStream ─┘ (MuxCore)└───────────────┘◄─ Open ─── AsyncRead    ┘ both are saturated
 //! ```
 //!
 //! [`Yamux`] is a pure state machine ([`p2p_core::MuxCore`]): it has no socket, clock, task or
 //! lock. The [`Driver`] is the future that moves bytes between it and a pipe; reading never waits
 //! for writing. A stream that is not read holds at most its window; the peer gets credit when the
 //! application reads, never on receipt.
+//!
+//! One task serves a connection on one core. Where you spawn what [`Driver::write_task`] gives, the
+//! writing side moves to a second one while both directions are saturated: twice as much goes
+//! through a channel whose ciphers are the limit.
 //!
 //! It deliberately has no secure channel: over a socket of your own, secure that first. Hosts
 //! hand one in with [`Setup::sealed`].
@@ -49,15 +53,17 @@
 //! | of | bytes |
 //! |---|---|
 //! | a stream, received | its window and 16 KiB; the window is 256 KiB at first, and grows to what the application reads in two round trips, up to 64 MiB |
-//! | a stream, to be sent | 128 KiB |
+//! | a stream, to be sent | 128 KiB, in up to 212 KiB of chunks that small writes are gathered in |
 //! | a connection, received | 272 KiB for each of at most 768 streams, and 128 MiB of growth: 332 MiB |
-//! | a connection, to be sent | 1 MiB, and 4 KiB for each stream |
+//! | a connection, to be sent | 1 MiB, and 4 KiB for each stream; up to two thirds more where writes are small |
 //! | a connection while data flow | 512 KiB of buffers to receive into, 1 MiB of such that readers have yet to take, 192 KiB to send from, 256 KiB of copied slices |
 //! | all connections of one [`Yamux`] value, received | 272 KiB for each of 4096 inbound streams and for each that this side has opened, and 256 MiB of growth: 1.3 GiB and the own streams |
 //!
 //! A window is a promise: it is counted when it is given, not when it is used. The first 256 KiB
 //! of a stream are promised by the protocol, and can only be refused with the stream. A stream
-//! that nobody reads holds its window and no more. An idle connection releases its buffers.
+//! that nobody reads holds its window and no more. An idle connection releases its buffers: it and
+//! each of its streams hold a few KiB then, and the second task some hundred bytes.
+//! `tests/memory.rs` counts these figures in the allocator.
 //!
 //! Over mplex, where nothing holds the peer back, a stream holds at most 8 MiB of received data
 //! and 16 KiB, and all streams together 16 MiB and 16 KiB, by default and however small the frames

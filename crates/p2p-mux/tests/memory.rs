@@ -118,6 +118,79 @@ fn read_all(session: &mut dyn MuxCore, stream: StreamId) -> usize {
     count
 }
 
+/// What may be queued to be sent of one stream, and of a connection before each stream is held to
+/// its least.
+const UNSENT: usize = 128 * KIB;
+const UNSENT_ALL: usize = 1024 * KIB;
+const UNSENT_LEAST: usize = 4 * KIB;
+
+/// Writers that nobody lets send: on one stream, and on as many as this side may open.
+fn unsent_data(figures: &mut String) {
+    for streams in [1, 256] {
+        for len in [1, 100, 1500, 4 * KIB, 40_000, 200_000] {
+            let slice = vec![7; len];
+            let before = HEAP.allocated();
+            let mut session = session();
+            let mut queued = 0;
+            for _ in 0..streams {
+                let Poll::Ready(Ok(id)) = session.open() else { panic!("{streams} may be open") };
+                while let Poll::Ready(count) = session.write_slice(id, &slice) {
+                    queued += count.unwrap();
+                }
+            }
+            let held = held_since(before);
+            writeln!(
+                figures,
+                "{streams} streams, writes of {len}: {held} bytes held for {queued} that are unsent"
+            )
+            .unwrap();
+            let most = if streams == 1 { UNSENT } else { UNSENT_ALL + streams * UNSENT_LEAST };
+            assert!(queued <= most, "{queued} bytes queued");
+            // A chunk that small writes are gathered in has doubled.
+            assert!(held <= most / 3 * 5 + CONNECTION + streams * KIB, "{held} bytes held");
+        }
+    }
+}
+
+/// Mplex has no windows: a stream that holds too much is reset, and so is the largest of a
+/// connection that does.
+#[cfg(feature = "mplex")]
+fn unread_streams_of_mplex(figures: &mut String) {
+    const STREAM: usize = 8 << 20;
+    const ALL: usize = 16 << 20;
+    for streams in [1_u8, 5] {
+        for len in [1_u8, 100] {
+            let now = std::time::Instant::now();
+            let before = HEAP.allocated();
+            let mut session = p2p_mux::Mplex::default().start(Role::Responder, now);
+            for stream in 0..streams {
+                session.handle_data(vec![stream << 3, 0].into(), now).unwrap();
+            }
+            let (mut most, mut sent) = (0, 0);
+            // In one buffer that is cut, as the driver does it, of a tenth of a stream's bound.
+            while sent < ALL + ALL / 8 {
+                let mut wire = Vec::new();
+                for stream in (0..streams).cycle().take(STREAM / 10 / usize::from(len)) {
+                    wire.extend([stream << 3 | 2, len]);
+                    wire.resize(wire.len() + usize::from(len), 7);
+                    sent += usize::from(len);
+                }
+                let ended = session.handle_data(wire.into(), now).is_err();
+                while session.poll_event().is_some() {}
+                most = most.max(held_since(before));
+                // Too much that comes for streams that were reset.
+                if ended {
+                    break;
+                }
+            }
+            writeln!(figures, "mplex, {streams} streams, messages of {len}: {most} bytes held")
+                .unwrap();
+            let bound = if streams == 1 { STREAM } else { ALL };
+            assert!(most <= bound + 64 * KIB, "{most} bytes held");
+        }
+    }
+}
+
 fn start(io: DuplexStream, role: Role) -> (Mux, Driver) {
     let (read, write) = tokio::io::split(io);
     let core = Yamux::default().start(role, Instant::now().into_std());
@@ -163,9 +236,11 @@ async fn an_idle_connection(figures: &mut String) {
     const STREAMS: usize = 100;
     let before = HEAP.allocated();
     let (ours, theirs) = duplex(KIB);
-    let (client, driver) = start(ours, Role::Initiator);
+    let (client, mut driver) = start(ours, Role::Initiator);
+    tokio::spawn(driver.write_task().unwrap());
     let first = tokio::spawn(driver);
-    let (server, driver) = start(theirs, Role::Responder);
+    let (server, mut driver) = start(theirs, Role::Responder);
+    tokio::spawn(driver.write_task().unwrap());
     let second = tokio::spawn(driver);
     let echoing = tokio::spawn(echo(server));
     for _ in 0..4 {
@@ -209,9 +284,22 @@ async fn exchange(stream: MuxStream) {
 fn promise_3_memory_is_bounded_in_bytes_held_however_the_peer_slices_its_frames() {
     // Written at the end: what is printed is held, too.
     let mut figures = String::with_capacity(16 * KIB);
+    let of_second = {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _entered = runtime.enter();
+        let (_mux, mut driver) = start(duplex(1).0, Role::Initiator);
+        let before = HEAP.allocated();
+        tokio::spawn(driver.write_task().unwrap());
+        held_since(before)
+    };
+    writeln!(figures, "the second task of a connection holds {of_second} bytes").unwrap();
+    assert!(of_second <= KIB);
     for record in [1, 5000, 65_000, 131_000] {
         an_unread_stream_of_a_session(record, &mut figures);
     }
+    unsent_data(&mut figures);
+    #[cfg(feature = "mplex")]
+    unread_streams_of_mplex(&mut figures);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
