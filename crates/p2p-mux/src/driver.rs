@@ -7,7 +7,7 @@
 
 mod reader;
 mod second;
-#[cfg(test)]
+#[cfg(all(test, feature = "yamux"))]
 mod tests;
 mod writer;
 
@@ -190,7 +190,7 @@ enum Phase {
     Done,
 }
 
-/// Whether a step moved anything.
+/// Whether a turn may have left something to move.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Moved {
     Something,
@@ -243,8 +243,8 @@ impl Future for Driver {
 
 impl Driver {
     /// Makes a future for a second task, to which the driver hands its writing side while both
-    /// directions are saturated: sealing and opening are then on two cores. `None` when it was
-    /// taken before.
+    /// directions are saturated: sealing and opening are then on two cores. `None` where there is one
+    /// already.
     pub fn write_task(&mut self) -> Option<WriteTask> {
         if self.desk.is_some() {
             return None;
@@ -288,12 +288,13 @@ impl Driver {
             return Err(error.clone());
         }
         self.lend_writer(now, wrote, read);
-        if wrote == 0 && read == 0 {
-            self.release_idle(now);
-            return Ok(Moved::Nothing);
+        if wrote > 0 || read > 0 {
+            self.moved_at = now;
         }
-        self.moved_at = now;
-        Ok(Moved::Something)
+        self.release_idle(now);
+        // Another look would find nothing.
+        let resting = self.writer.as_ref().is_none_or(|writer| writer.resting);
+        Ok(if read == 0 && resting { Moved::Nothing } else { Moved::Something })
     }
 
     fn handle_time(&mut self, now: Instant) -> Result<(), ConnectionError> {

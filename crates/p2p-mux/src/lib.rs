@@ -80,25 +80,26 @@
     allow(rustdoc::broken_intra_doc_links, reason = "Yamux is a feature")
 )]
 
-#[cfg(test)]
+#[cfg(all(test, feature = "yamux"))]
 extern crate self as p2p_mux;
 
 mod blocks;
 #[cfg(any(feature = "mplex", feature = "yamux", test))]
 mod budget;
+#[cfg(all(test, feature = "yamux"))]
+#[path = "../tests/common/mod.rs"]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod common;
 mod deadline;
 mod driver;
 mod handle;
 mod ids;
 #[cfg(any(feature = "mplex", feature = "yamux", test))]
 mod lingering;
-#[cfg(test)]
+#[cfg(all(test, feature = "yamux"))]
 mod model;
 #[cfg(any(feature = "mplex", test))]
 pub mod mplex;
-#[cfg(test)]
-#[path = "../tests/common/random.rs"]
-mod random;
 #[cfg(any(feature = "mplex", test))]
 mod received;
 mod shared;

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_core::{ConnectionError, ErrorCode, Gather, MuxCore, StreamError, StreamId};
 
-use crate::random::{Random, for_seeds};
+use crate::common::random::{Random, for_seeds};
 
 const STEPS: usize = 400;
 /// After so many bytes what a stream sends repeats.

@@ -167,9 +167,8 @@ impl Future for WriteTask {
             Poll::Pending => return Poll::Pending,
         };
         writer.register(cx);
-        let before = writer.written;
         let turn = writer.poll_turn(cx, Task::Second, now());
-        if writer.written > before {
+        if !writer.resting {
             cx.waker().wake_by_ref();
         }
         match turn {

@@ -1,16 +1,11 @@
 //! The writing side in a second task. What the driver does besides is tested from outside, in
 //! `tests/driver.rs`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
 mod saturation;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{
-    Counted, GO_AWAY, GO_AWAY_PROTOCOL_ERROR, PING, echo, echo_stream, pattern, read_exact, settle,
-    soon,
-};
 use p2p_core::{ErrorCode, MuxError, Role, SecurityError};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
@@ -18,7 +13,14 @@ use tokio::{
 };
 
 use super::*;
-use crate::{Yamux, connect};
+use crate::{
+    Yamux,
+    common::{
+        self, Counted, GO_AWAY, GO_AWAY_PROTOCOL_ERROR, PING, echo, echo_stream, pattern,
+        read_exact, settle, soon,
+    },
+    connect,
+};
 
 /// The peer's ping, and this side's answer.
 const THEIR_PING: [u8; 12] = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5];

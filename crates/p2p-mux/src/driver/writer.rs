@@ -35,6 +35,9 @@ pub(super) struct Writer {
     flushed: bool,
     /// Since when the pipe takes nothing.
     stalled_at: Option<Instant>,
+    /// The last turn has written all that there was to write, or all that the pipe takes: what comes
+    /// later wakes the task.
+    pub(super) resting: bool,
     /// All bytes that the pipe has taken.
     pub(super) written: u64,
 }
@@ -55,6 +58,7 @@ impl Writer {
             out: unsent,
             flushed: true,
             stalled_at: None,
+            resting: false,
             written: 0,
         }
     }
@@ -72,6 +76,7 @@ impl Writer {
         task: Task,
         now: Instant,
     ) -> Result<Option<ConnectionError>, ConnectionError> {
+        self.resting = false;
         for _ in 0..TURN_MAX {
             if self.is_empty()
                 && let Some(cause) = self.fill(task, now)?
@@ -79,10 +84,12 @@ impl Writer {
                 return Ok(Some(cause));
             }
             if self.is_empty() {
+                self.resting = true;
                 break;
             }
             if self.poll_write(cx, now)?.is_pending() {
                 self.shared.with_task(task, |state| state.writer_is_blocked());
+                self.resting = true;
                 break;
             }
         }

@@ -4,6 +4,7 @@ mod advisories;
 mod driven;
 mod frames;
 mod limits;
+#[cfg(feature = "yamux")]
 mod model;
 mod states;
 mod streams;

@@ -7,14 +7,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
+use super::*;
+use crate::{
+    Config, Mux, MuxStream, Yamux,
     common::{
         pattern,
         random::{Random, for_seeds},
     },
-    *,
+    connect,
 };
-use crate::{Config, Mux, MuxStream, Yamux, connect};
 
 /// Each is run with one task for a connection, and with two.
 const SEEDS: u64 = 200;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::random::{Random, for_seeds};
+use crate::common::random::{Random, for_seeds};
 
 const STEPS: usize = 300;
 const WINDOW_MAX: u32 = 1 << 20;

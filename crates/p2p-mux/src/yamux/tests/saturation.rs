@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{super::session::Counters, *};
-use crate::random::{Random, for_seeds};
+use crate::common::random::{Random, for_seeds};
 
 const SEEDS: u64 = 10_000;
 /// Turns without any progress of an application: about as many bursts as make a hundred times
