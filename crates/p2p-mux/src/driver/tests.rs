@@ -270,6 +270,25 @@ async fn a_channel_that_is_used_up_in_the_second_task_ends_the_connection() {
     assert!(matches!(error, ConnectionError::Security(SecurityError::NoncesExhausted)));
 }
 
+/// More than a turn moves, and nobody who adds to it: the driver goes on by itself.
+#[tokio::test(start_paused = true)]
+async fn what_a_turn_leaves_is_written_by_the_next_ones() {
+    const LEN: usize = 128 << 10;
+    let (ours, mut peer) = duplex(4 << 20);
+    let (mux, driver) = connect(ours, &Yamux::default(), Role::Initiator);
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let mut stream = mux.open().await.unwrap();
+        stream.write_all(&vec![7; LEN]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        streams.push(stream);
+    }
+    tokio::spawn(driver);
+    let begun = tokio::time::Instant::now();
+    soon(peer.read_exact(&mut vec![0; 8 * LEN])).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nothing has to wake it");
+}
+
 /// Moves `len` bytes up and, where `back`, down again at the same time; says how often the second
 /// task of the client was polled. Thresholds are those of every connection.
 async fn carry(len: usize, back: bool) -> usize {
