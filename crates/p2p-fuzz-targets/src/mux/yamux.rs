@@ -131,6 +131,8 @@ impl Session {
     fn note(&mut self, done: Done) {
         match done {
             Done::Opened(id) => self.peer.begin(number(id)),
+            // The bytes with an error in them may have begun a stream before it.
+            Done::Wrote(..) | Done::Finished(_) if self.failed => {}
             Done::Wrote(id, text) => self.peer.stream(id).written += text.len(),
             Done::Finished(id) => self.peer.stream(id).finished = true,
             Done::Read(id, chunk) if !self.failed => {
