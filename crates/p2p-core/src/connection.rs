@@ -118,6 +118,12 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
     /// the goodbye; everything else is reset. `reason` is for this side's errors and logs. Does
     /// nothing on a connection that has ended.
     fn close(&self, code: ErrorCode, reason: &str);
+
+    /// How many bytes its streams hold at this moment: received and not read, written and not
+    /// sent. 0 where that is not known.
+    fn buffered(&self) -> usize {
+        0
+    }
 }
 
 /// Opens streams of one connection.

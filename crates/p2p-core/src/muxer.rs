@@ -170,4 +170,10 @@ pub trait MuxCore: Send + 'static {
 
     /// The number of live streams.
     fn stream_count(&self) -> usize;
+
+    /// How many bytes the streams hold: received and not read, written and not sent. 0 where that
+    /// is not known.
+    fn buffered(&self) -> usize {
+        0
+    }
 }

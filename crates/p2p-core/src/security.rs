@@ -146,6 +146,9 @@ mod tests {
     #[test]
     fn what_was_opened_is_not_printed() {
         let record = Opened::Record(Bytes::from_static(b"secret"));
-        assert_eq!(format!("{record:?} {:?}", Opened::Incomplete(7)), "Record(6 bytes) Incomplete(7)");
+        assert_eq!(
+            format!("{record:?} {:?}", Opened::Incomplete(7)),
+            "Record(6 bytes) Incomplete(7)"
+        );
     }
 }

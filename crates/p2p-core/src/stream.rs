@@ -154,6 +154,13 @@ impl Stream {
         self
     }
 
+    /// Puts a layer around the sending half; for hosts.
+    #[must_use]
+    pub fn map_send(mut self, layer: impl FnOnce(Box<dyn SendHalf>) -> Box<dyn SendHalf>) -> Self {
+        self.send.half = layer(self.send.half);
+        self
+    }
+
     /// The protocol that was negotiated; `None` before that.
     #[must_use]
     pub fn protocol(&self) -> Option<&ProtocolId> {

@@ -152,6 +152,10 @@ impl Connection for MuxConnection {
     fn close(&self, code: ErrorCode, reason: &str) {
         self.mux.close(code, reason);
     }
+
+    fn buffered(&self) -> usize {
+        self.mux.shared.with(|state| state.core.buffered())
+    }
 }
 
 impl fmt::Debug for MuxConnection {

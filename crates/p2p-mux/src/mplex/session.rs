@@ -508,4 +508,8 @@ impl MuxCore for Session {
     fn stream_count(&self) -> usize {
         self.streams.len()
     }
+
+    fn buffered(&self) -> usize {
+        self.queued.saturating_add(self.held)
+    }
 }

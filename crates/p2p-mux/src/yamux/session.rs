@@ -699,6 +699,11 @@ impl MuxCore for Session {
     fn stream_count(&self) -> usize {
         self.streams.len()
     }
+
+    fn buffered(&self) -> usize {
+        let received = self.streams.values().map(|stream| stream.recv.buffered());
+        received.fold(self.queued, usize::saturating_add)
+    }
 }
 
 /// How much one stream may have queued, in bytes, given that `total` bytes are queued in all, and

@@ -324,6 +324,11 @@ impl RecvSide {
         }
     }
 
+    /// What was received and not read, in bytes.
+    pub(super) fn buffered(&self) -> usize {
+        usize::try_from(self.buffered).unwrap_or(usize::MAX)
+    }
+
     /// Takes note of a frame of `len` bytes, which the window covers.
     pub(super) fn announce(&mut self, len: u32) {
         self.window -= len;
