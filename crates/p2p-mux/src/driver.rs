@@ -396,6 +396,7 @@ impl Driver {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(self.end_of_pipe()),
                 Poll::Ready(Ok(count)) => {
+                    tracing::trace!(len = count, "read");
                     *read_len += count;
                     // What came before a broken record is still good.
                     let opened = self.reader.open_records();

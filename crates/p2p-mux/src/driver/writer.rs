@@ -196,6 +196,7 @@ impl Writer {
                 Err(ConnectionError::Io(broken.into()))
             }
             Poll::Ready(Ok(count)) => {
+                tracing::trace!(len = count, "wrote");
                 self.stalled_at = None;
                 self.flushed = false;
                 self.written += count as u64;
