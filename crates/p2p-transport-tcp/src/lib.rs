@@ -32,6 +32,7 @@
 mod accept_errors;
 mod addr;
 mod listener;
+mod ports;
 mod tcp;
 
 pub use tcp::Tcp;

@@ -1,15 +1,16 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use p2p_core::{DialTarget, Link, Listener, Multiaddr, Pipe, Transport, TransportError};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::{addr, listener::Accepting};
+use crate::{addr, listener::Accepting, ports::Ports};
 
 /// A socket takes no more while it holds so many bytes that are not sent: what a message on a quiet
 /// stream waits behind. Without it that is megabytes of the streams that send in bulk: an echo of
@@ -18,17 +19,26 @@ use crate::{addr, listener::Accepting};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const UNSENT_LEN: u32 = 128 << 10;
 
-/// The TCP transport.
+/// The TCP transport. Its clones know of each other's listeners, for
+/// [`Tcp::with_port_reuse`].
 #[derive(Clone, Debug)]
 pub struct Tcp {
     nodelay: bool,
     backlog: u32,
     keepalive: Option<Duration>,
+    port_reuse: bool,
+    listening: Arc<Ports>,
 }
 
 impl Default for Tcp {
     fn default() -> Self {
-        Self { nodelay: true, backlog: 1024, keepalive: Some(Duration::from_secs(30)) }
+        Self {
+            nodelay: true,
+            backlog: 1024,
+            keepalive: Some(Duration::from_secs(30)),
+            port_reuse: false,
+            listening: Arc::default(),
+        }
     }
 }
 
@@ -67,6 +77,23 @@ impl Tcp {
         self
     }
 
+    /// Whether dials come from a port that the transport listens on (`SO_REUSEPORT`); false by
+    /// default, when each comes from a port of its own. Peers then see an address that can be
+    /// dialed, as long as no router changes it, and holes can be punched through those that keep
+    /// the port (CONN-39).
+    ///
+    /// A dial goes out from a listener of its IP family: for a loopback address from one that
+    /// listens there, for others from one that does not. It takes a port of its own where there is
+    /// no such listener, or where there is a connection between the two ports already.
+    ///
+    /// Another program of the same user may then bind the same port, and takes part of what comes
+    /// in. On systems without the option (Windows, Solaris) a port of its own is taken instead.
+    #[must_use]
+    pub fn with_port_reuse(mut self, reuse: bool) -> Self {
+        self.port_reuse = reuse;
+        self
+    }
+
     /// Makes a link of a connected socket. An option that cannot be set costs speed, or was to be
     /// set on a connection that is gone already: neither is a reason to drop it here.
     pub(crate) fn link(&self, stream: TcpStream) -> Link {
@@ -101,11 +128,42 @@ impl Tcp {
         // without, and takes the option for leave to steal a port that is in use.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
+        #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+        socket.set_reuse_port(self.port_reuse)?;
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))?;
         socket.set_nonblocking(true)?;
         TcpListener::from_std(StdListener::from(socket))
     }
+
+    /// Connects from a port that is listened on where that is wanted and can be, else from any.
+    async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+        if let Some(local) = self.listening.to_dial(remote).filter(|_| self.port_reuse) {
+            match connect_from(local, remote).await {
+                Err(error) if is_taken(&error) => {
+                    tracing::debug!(%error, "the listening port is not used for this dial");
+                }
+                connected => return connected,
+            }
+        }
+        TcpStream::connect(remote).await
+    }
+}
+
+/// Connects from one address, which others may use as well.
+async fn connect_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if local.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    socket.set_reuseport(true)?;
+    socket.bind(local)?;
+    socket.connect(remote).await
+}
+
+/// Whether a connection cannot be made from this port, though perhaps from another.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
 }
 
 #[async_trait]
@@ -120,7 +178,7 @@ impl Transport for Tcp {
         let Some(socket_addr) = addr::to_socket(&addr) else {
             return Err(TransportError::Unsupported { addr });
         };
-        match TcpStream::connect(socket_addr).await {
+        match self.connect(socket_addr).await {
             Ok(stream) => Ok(self.link(stream)),
             Err(error) => Err(TransportError::Dial { addr, source: error.into() }),
         }
@@ -132,7 +190,10 @@ impl Transport for Tcp {
         };
         let bound = self.bind(socket_addr).and_then(|socket| Ok((socket.local_addr()?, socket)));
         match bound {
-            Ok((local, socket)) => Ok(Box::new(Accepting::new(self.clone(), socket, local))),
+            Ok((local, socket)) => {
+                let port = Ports::add(&self.listening, local);
+                Ok(Box::new(Accepting::new(self.clone(), socket, local, port)))
+            }
             Err(error) => Err(TransportError::Listen { addr, source: error.into() }),
         }
     }

@@ -240,3 +240,92 @@ async fn the_backlog_bounds_connections_that_nobody_has_accepted() {
     }
     assert!((1..16).contains(&waiting.len()), "{} connections", waiting.len());
 }
+
+fn port(addr: &Multiaddr) -> String {
+    addr.to_string().rsplit('/').next().expect("a port").to_owned()
+}
+
+/// What the listener sees as the dialer's address.
+async fn seen_from(
+    tcp: &Tcp,
+    listener: &mut Box<dyn Listener>,
+    addr: &Multiaddr,
+) -> (Link, Incoming) {
+    let (dialed, incoming) = tokio::join!(tcp.dial(target(addr)), accept(listener));
+    (dialed.expect("connected"), incoming)
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn conn_39_dials_come_from_the_listening_port_and_from_another_where_that_is_taken() {
+    for from in ["/ip4/127.0.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0"] {
+        let (mut far, far_addr) = listen("/ip4/127.0.0.1/tcp/0").await;
+        let tcp = Tcp::new().with_port_reuse(true);
+        let near = tcp.listen(parse(from)).await.expect("bound");
+        let own = port(&near.addrs()[0]);
+        let (_first, incoming) = seen_from(&tcp, &mut far, &far_addr).await;
+        assert_eq!(port(&incoming.remote), own);
+        // The pair of ports is in use.
+        let (second, again) = seen_from(&tcp, &mut far, &far_addr).await;
+        assert_ne!(port(&again.remote), own);
+        drop((second, incoming.link().await.expect("ready")));
+
+        let other = tcp.clone().with_port_reuse(false);
+        let (mut far, far_addr) = listen("/ip4/127.0.0.1/tcp/0").await;
+        let (_third, plain) = seen_from(&other, &mut far, &far_addr).await;
+        assert_ne!(port(&plain.remote), own, "only where it is wanted");
+        drop(near);
+        let (mut far, far_addr) = listen("/ip4/127.0.0.1/tcp/0").await;
+        let (_fourth, without) = seen_from(&tcp, &mut far, &far_addr).await;
+        assert_ne!(port(&without.remote), own, "nothing listens there any more");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn conn_39_a_port_is_bound_twice_only_where_it_is_to_be_reused() {
+    let tcp = Tcp::new().with_port_reuse(true);
+    let first = tcp.listen(parse("/ip4/127.0.0.1/tcp/0")).await.expect("bound");
+    let addr = first.addrs().remove(0);
+    assert!(Tcp::new().listen(addr.clone()).await.is_err());
+    assert!(tcp.listen(addr).await.is_ok());
+}
+
+/// The program under test in a process of its own that may have few files.
+#[cfg(unix)]
+const FEW_FILES: &str = "P2P_TEST_FEW_FILES";
+
+#[cfg(unix)]
+#[tokio::test]
+async fn without_file_descriptors_the_listener_goes_on_and_takes_connections_once_there_are_some() {
+    if std::env::var_os(FEW_FILES).is_none() {
+        let name = "without_file_descriptors_the_listener_goes_on_and_takes_connections_once_there_are_some";
+        let program = std::env::current_exe().expect("this program");
+        let status = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
+            .arg(program)
+            .args(["--exact", name, "--nocapture"])
+            .env(FEW_FILES, "1")
+            .status()
+            .expect("a shell");
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let (mut listener, addr) = listen("/ip4/127.0.0.1/tcp/0").await;
+    let tcp = Tcp::new();
+    let waiting = tcp.dial(target(&addr)).await.expect("a descriptor is left");
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    for _ in 0..2 {
+        let event = listener.next().await.expect("it goes on");
+        let ListenEvent::Failed(error) = event else { panic!("{event:?}") };
+        let text = error.to_string();
+        assert!(text.contains(&addr.to_string()) && text.contains("os error 24"), "{text}");
+    }
+    files.clear();
+    let incoming = accept(&mut listener).await;
+    assert_eq!(incoming.local, addr);
+    drop((waiting, incoming));
+}
