@@ -15,6 +15,7 @@ use crate::{
     keeper::Keeper,
     ledger::HostLimits,
     ping, push,
+    rates::Rate,
     resolve::Resolver,
     trim::Watermarks,
     upgrade::Upgrader,
@@ -66,6 +67,11 @@ impl Builder {
                     connections_per_peer_max: 8,
                     connections_per_ip_max: 64,
                     connections_per_ip6_site_max: 256,
+                    connections_per_ip_rate: Rate {
+                        burst: 64,
+                        interval: Duration::from_millis(100),
+                    },
+                    buffered_bytes_max: 512 << 20,
                     pending_inbound_max: 128,
                     dials_at_once_max: 160,
                     streams_inbound_max: 8192,
@@ -248,6 +254,30 @@ impl Builder {
         self
     }
 
+    /// How many new inbound connections of one IPv4 address or IPv6 /56 are taken in a row, and
+    /// then one in each `interval`; one more is closed before any cryptography. Default 64, and
+    /// then one in 100 ms; go-libp2p has 16, and one in 5 s. An IPv6 /48 may have four times as
+    /// many. Loopback addresses have no limit, nor what comes over a relay or has no IP address;
+    /// an interval of 0 is none either. It bounds the handshakes that one address can cause, where
+    /// [`Builder::connections_per_ip_max`] bounds what it can hold.
+    pub fn connections_per_ip_rate(mut self, burst: u32, interval: Duration) -> Self {
+        self.config.limits.connections_per_ip_rate = Rate { burst, interval };
+        self
+    }
+
+    /// How many bytes the streams of all connections may hold: received and not read by the
+    /// application, written by it and not sent. Default 512 MiB.
+    ///
+    /// It is looked at every second. While more is held, inbound connections and streams are
+    /// refused, which names this setting. When it is still more at the next look, the connections
+    /// that hold most are closed (0x1001), until the others hold less; protected ones
+    /// ([`Host::protect`]) last. What comes in between two looks is bounded by the windows of the
+    /// multiplexer alone.
+    pub fn buffered_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.limits.buffered_bytes_max = bytes;
+        self
+    }
+
     /// How many addresses may be dialed at a time, for all peers; further ones wait for their turn
     /// within [`Builder::dial_timeout`]. Default 160, as in go-libp2p. Each costs a file descriptor
     /// and up to 128 KiB.
@@ -387,6 +417,7 @@ impl Builder {
         identify::register(&host.inner)?;
         ping::register(&host.inner.protocols)?;
         push::register(&host.inner)?;
+        host.inner.watch_buffers();
         for addr in &self.listen {
             host.listen(addr).await?;
         }

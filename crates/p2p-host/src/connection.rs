@@ -13,7 +13,7 @@ use std::{
 
 use p2p_core::{
     AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Multiaddr, Muxed, PeerId,
-    Role,
+    ProtocolId, Role,
 };
 use p2p_mux::Driver;
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, error::Elapsed, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     Cause, DialError, Event, LimitReached,
@@ -29,6 +29,7 @@ use crate::{
     host::Inner,
     identify::{self, Identification},
     ledger::{Ledger, Place},
+    metrics::ConnectionOpen,
     push,
     watched::Watched,
 };
@@ -52,6 +53,8 @@ pub(crate) struct Conn {
     closing: AtomicBool,
     /// The address that was dialed, where it has a name and no peer id.
     pub(crate) names: OnceLock<Vec<Multiaddr>>,
+    /// What is logged of it and its streams is inside of this.
+    pub(crate) span: Span,
     /// The connection's task has ended.
     pub(crate) ended: CancellationToken,
 }
@@ -83,6 +86,14 @@ impl Conn {
     pub(crate) fn close(&self, code: ErrorCode, reason: &str) {
         self.closing.store(true, Ordering::Relaxed);
         self.connection.close(code, reason);
+    }
+
+    /// The span of one stream, which is to be told its protocol.
+    pub(crate) fn stream_span(&self, role: Role) -> Span {
+        let (connection, direction) = (self.id, direction(role));
+        let protocol = tracing::field::Empty;
+        let peer = self.peer();
+        tracing::debug_span!(parent: &self.span, "stream", connection, direction, %peer, protocol)
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -120,6 +131,14 @@ impl Conn {
     /// How many streams use it, and since when as many.
     pub(crate) fn use_of(&self) -> (usize, Instant) {
         self.active.look(|active| (active.streams, active.since))
+    }
+}
+
+/// What a role is called where people read it.
+pub(crate) fn direction(role: Role) -> &'static str {
+    match role {
+        Role::Initiator => "outbound",
+        Role::Responder => "inbound",
     }
 }
 
@@ -184,8 +203,13 @@ impl Inner {
     ) -> Result<Arc<Conn>, Cause> {
         let Muxed { connection, accept, .. } = muxed;
         let now = Instant::now();
+        let id = self.next_id();
+        let info = connection.info();
+        let direction = direction(info.role());
+        let span =
+            tracing::debug_span!(parent: None, "connection", id, direction, peer = %info.peer());
         let conn = Arc::new(Conn {
-            id: self.next_id(),
+            id,
             connection,
             ledger: Arc::clone(&self.ledger),
             begun: now,
@@ -194,6 +218,7 @@ impl Inner {
             push: push::Queue::default(),
             closing: AtomicBool::new(false),
             names: OnceLock::new(),
+            span,
             ended: CancellationToken::new(),
         });
         if let Err(cause) = self.register(&conn, &mut place) {
@@ -217,15 +242,22 @@ impl Inner {
             conn: Arc::clone(&conn),
             cause: None,
             place: Some(place),
+            _open: ConnectionOpen::new(conn.info()),
         };
         let info = conn.info();
         self.peerstore.connected(info);
         self.backoff().succeeded(conn.peer(), info.remote());
-        let span = tracing::debug_span!("connection", peer = %conn.peer(), id = conn.id, role = %info.role());
-        tracing::debug!(parent: &span, security = ?info.security(), muxer = ?info.muxer(), "connected");
+        tracing::debug!(
+            parent: &conn.span,
+            remote = %info.remote(),
+            security = info.security().map(ProtocolId::as_str),
+            muxer = info.muxer().map(ProtocolId::as_str),
+            "connected"
+        );
         self.emit(Event::Connected { peer: conn.peer(), connection: Arc::clone(info) });
-        self.spawn(run(registered, accept, driver.map(Box::new)).instrument(span));
+        self.spawn(run(registered, accept, driver.map(Box::new)).instrument(conn.span.clone()));
         self.trim_if_needed();
+        self.buffers.notify_one();
         Ok(conn)
     }
 
@@ -247,7 +279,8 @@ async fn run(
     driver: Option<Box<Driver>>,
 ) {
     let (host, conn) = (Arc::clone(&registered.host), Arc::clone(&registered.conn));
-    host.spawn(identify::ask(Arc::clone(&host), Arc::clone(&conn)));
+    let identify = identify::ask(Arc::clone(&host), Arc::clone(&conn));
+    host.spawn(identify.instrument(conn.span.clone()));
     let cause = {
         let streams = accept_streams(&host, &conn, accept);
         let idle = close_when_idle(&conn, host.config.idle_timeout);
@@ -281,13 +314,14 @@ struct Registered {
     conn: Arc<Conn>,
     cause: Option<ConnectionError>,
     place: Option<Place>,
+    _open: ConnectionOpen,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         let peer = self.conn.peer();
         let cause = self.cause.take().unwrap_or(ConnectionError::Dropped);
-        tracing::debug!(%peer, %cause, "disconnected");
+        tracing::debug!(parent: &self.conn.span, %cause, "disconnected");
         self.conn.ended.cancel();
         self.conn.identification.change(|state| state.fail(&cause));
         self.host.sights.end(self.conn.id);
@@ -318,13 +352,11 @@ async fn accept_streams(
             // A host that is being closed takes nothing new.
             Ok(mut stream) if host.quiet.is_cancelled() => stream.reset(ErrorCode::NONE),
             Ok(mut stream) => match host.ledger.stream(Role::Responder, conn.peer()) {
-                Ok(place) => host.spawn(crate::dispatch::serve(
-                    Arc::clone(host),
-                    Arc::clone(conn),
-                    stream,
-                    place,
-                    permit,
-                )),
+                Ok(place) => {
+                    let (host_ref, conn_ref) = (Arc::clone(host), Arc::clone(conn));
+                    let serve = crate::dispatch::serve(host_ref, conn_ref, stream, place, permit);
+                    host.spawn(serve.instrument(conn.stream_span(Role::Responder)));
+                }
                 Err(limit) => {
                     stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
                     host.refused_stream(conn.peer(), None, limit);

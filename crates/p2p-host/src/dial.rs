@@ -1,7 +1,7 @@
 //! Dialing: one dial for each peer however many tasks ask, its addresses ranked and raced.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -11,10 +11,11 @@ use p2p_core::{
 };
 use p2p_mux::Driver;
 use tokio::{
-    sync::broadcast,
+    sync::{broadcast, mpsc},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+use tracing::Instrument as _;
 
 use crate::{
     Cause, DialAttempt, DialError, Target,
@@ -22,6 +23,7 @@ use crate::{
     gate::GatePoint,
     host::Inner,
     ledger::Place,
+    metrics,
     rank::rank,
     resolve::{Names, has_name},
     upgrade::Progress,
@@ -48,9 +50,25 @@ type Outcome = Result<Arc<Conn>, DialError>;
 /// A dial under way. It is given up when nobody waits for it any more.
 pub(crate) struct Dial {
     id: u64,
+    /// The addresses that it was given.
+    given: HashSet<Multiaddr>,
+    /// Takes those of others who join it, and whether to dial them though they have failed of late.
+    added: mpsc::Sender<(Multiaddr, bool)>,
     /// The addresses given to it that stand for others.
     names: Arc<[Multiaddr]>,
     outcome: broadcast::Sender<Outcome>,
+}
+
+impl Dial {
+    /// Has it try the addresses of somebody who joins it, as far as it takes more. Names it does
+    /// not take.
+    fn add(&mut self, target: &Target, force: bool) {
+        for addr in target.addrs.iter().filter(|addr| !has_name(addr)) {
+            if !self.given.contains(addr) && self.added.try_send((addr.clone(), force)).is_ok() {
+                self.given.insert(addr.clone());
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -65,18 +83,35 @@ impl Inner {
         if let Some(peer) = target.peer.filter(|peer| *peer == self.own) {
             return Err(DialError::SelfDial(peer));
         }
+        let begun = Instant::now();
         loop {
-            let (mut outcome, own, names) = match self.join_dial(target, avoid, force)? {
+            let left = self.config.dial_timeout.saturating_sub(begun.elapsed());
+            let (mut outcome, own, names) = match self.join_dial(target, avoid, force, left)? {
                 Joined::Connected(conn) => return Ok(conn),
                 Joined::Dial { outcome, own, names } => (outcome, own, names),
             };
             let Ok(result) = outcome.recv().await else { return Err(DialError::HostClosed) };
-            match result {
+            let error = match result {
                 Ok(conn) => return Ok(conn),
-                // Somebody else's dial failed, without some of the addresses given here.
-                Err(DialError::Attempts(tried) | DialError::TimedOut(_, tried))
-                    if !own && misses(&tried, &names, target, force) => {}
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            // Somebody else's dial failed, without some of the addresses given here, or in less
+            // time than there is here.
+            let unfinished = match &error {
+                DialError::Attempts(tried) => misses(tried, &names, target, force),
+                DialError::TimedOut(limit, tried) => {
+                    *limit < self.config.dial_timeout || misses(tried, &names, target, force)
+                }
+                DialError::NoAddresses(_)
+                | DialError::SelfDial(_)
+                | DialError::Limit(_)
+                | DialError::Denied(_)
+                | DialError::HostClosed => false,
+            };
+            let limit = self.config.dial_timeout;
+            if own || !unfinished || begun.elapsed() >= limit {
+                let DialError::TimedOut(_, tried) = error else { return Err(error) };
+                return Err(DialError::TimedOut(limit, tried));
             }
         }
     }
@@ -95,6 +130,7 @@ impl Inner {
         target: &Target,
         avoid: Option<u64>,
         force: bool,
+        limit: Duration,
     ) -> Result<Joined, DialError> {
         let key = match target.peer {
             Some(peer) => DialKey::Peer(peer),
@@ -107,7 +143,8 @@ impl Inner {
         if let Some(conn) = registry.usable(target, avoid) {
             return Ok(Joined::Connected(conn));
         }
-        if let Some(dial) = registry.dials.get(&key) {
+        if let Some(dial) = registry.dials.get_mut(&key) {
+            dial.add(target, force);
             let (outcome, names) = (dial.outcome.subscribe(), Arc::clone(&dial.names));
             return Ok(Joined::Dial { outcome, own: false, names });
         }
@@ -121,11 +158,13 @@ impl Inner {
         let (sender, outcome) = broadcast::channel(1);
         let id = self.next_id();
         let names: Arc<[_]> = target.addrs.iter().filter(|addr| has_name(addr)).cloned().collect();
-        let dial = Dial { id, names: Arc::clone(&names), outcome: sender.clone() };
+        let (added, more) = mpsc::channel(ADDRS_MAX);
+        let given = target.addrs.iter().cloned().collect();
+        let dial = Dial { id, given, added, names: Arc::clone(&names), outcome: sender.clone() };
         registry.dials.insert(key.clone(), dial);
         drop(registry);
         let entry = Entry { host: Arc::clone(self), key, id };
-        self.spawn(run(entry, place, target, force, sender));
+        self.spawn(run(entry, place, Wanted { target, force, limit, more }, sender));
         Ok(Joined::Dial { outcome, own: true, names })
     }
 }
@@ -148,16 +187,20 @@ fn misses(tried: &[DialAttempt], names: &[Multiaddr], target: &Target, force: bo
     target.addrs.iter().any(missing)
 }
 
-/// The task of one dial.
-async fn run(
-    entry: Entry,
-    place: Place,
+/// What a dial is to do.
+struct Wanted {
     target: Target,
     force: bool,
-    outcome: broadcast::Sender<Outcome>,
-) {
+    /// The time for the whole.
+    limit: Duration,
+    /// The addresses of those who have joined it.
+    more: mpsc::Receiver<(Multiaddr, bool)>,
+}
+
+/// The task of one dial.
+async fn run(entry: Entry, place: Place, wanted: Wanted, outcome: broadcast::Sender<Outcome>) {
     let host = Arc::clone(&entry.host);
-    let dial = dial(&host, place, &target, force);
+    let dial = dial(&host, place, wanted);
     tokio::pin!(dial);
     let result = loop {
         tokio::select! {
@@ -200,25 +243,22 @@ impl Drop for Entry {
 
 /// Tries the addresses by their rank, each at its time or as soon as another one has failed, until
 /// one works.
-async fn dial(
-    host: &Arc<Inner>,
-    place: Place,
-    target: &Target,
-    force: bool,
-) -> Result<Arc<Conn>, DialError> {
+async fn dial(host: &Arc<Inner>, place: Place, mut wanted: Wanted) -> Result<Arc<Conn>, DialError> {
+    let (target, limit) = (wanted.target.clone(), wanted.limit);
     if let Some(peer) = &target.peer {
         let gated = host.gate(GatePoint::DialPeer, Some(peer), None, |gater| gater.dial_peer(peer));
         gated.map_err(DialError::Denied)?;
     }
-    let limit = host.config.dial_timeout;
     let tried = Mutex::new(Vec::new());
-    let mut names = Names::new(host, target);
-    let raced = race(host, target, force, &mut names, &tried);
+    let mut names = Names::new(host, &target);
+    let raced = race(host, &mut wanted, &mut names, &tried);
     let outcome = tokio::time::timeout(limit, raced).await;
     let tried = tried.into_inner().unwrap_or_else(PoisonError::into_inner);
     let report = || {
         let attempts = tried.iter().map(|attempt| attempt.report(host, limit));
-        names.failures(limit).into_iter().chain(attempts).collect()
+        let unresolved = names.failures(limit);
+        metrics::unresolved(&unresolved);
+        unresolved.into_iter().chain(attempts).collect()
     };
     match outcome {
         Ok(Some((muxed, driver, of_addr))) => {
@@ -237,30 +277,30 @@ type Connected = (Muxed, Option<Driver>, Place);
 
 async fn race(
     host: &Arc<Inner>,
-    target: &Target,
-    force: bool,
+    wanted: &mut Wanted,
     names: &mut Names,
     tried: &Mutex<Vec<Arc<Attempt>>>,
 ) -> Option<Connected> {
     // What is known by then is dialed, whether or not that was all.
     let _ = tokio::time::timeout(NAMES_WAIT, names.finish()).await;
-    let mut waiting: VecDeque<(Instant, Multiaddr)> = VecDeque::new();
+    let mut waiting: VecDeque<(Instant, Multiaddr, bool)> = VecDeque::new();
     let mut running = JoinSet::new();
     let (mut left, mut next, mut resolving) = (ADDRS_MAX, true, true);
     loop {
         while running.len() < AT_ONCE_MAX
-            && waiting.front().is_some_and(|(due, _)| next || *due <= Instant::now())
-            && let Some((_, addr)) = waiting.pop_front()
+            && waiting.front().is_some_and(|(due, ..)| next || *due <= Instant::now())
+            && let Some((_, addr, force)) = waiting.pop_front()
         {
             next = false;
-            let attempt = Arc::new(Attempt::new(addr, target.peer));
+            let attempt = Arc::new(Attempt::new(addr, wanted.target.peer));
             tried.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&attempt));
             let host = Arc::clone(host);
             let tasks = host.tasks.clone();
             let run = async move { attempt.run(&host, force).await };
             running.spawn(tasks.track_future(run));
         }
-        let due = waiting.front().filter(|_| running.len() < AT_ONCE_MAX).map(|(due, _)| *due);
+        let due = waiting.front().filter(|_| running.len() < AT_ONCE_MAX).map(|(due, ..)| *due);
+        let busy = resolving || !running.is_empty() || !waiting.is_empty();
         tokio::select! {
             biased;
             done = running.join_next(), if !running.is_empty() => match done? {
@@ -278,8 +318,13 @@ async fn race(
                 let mut ranked = rank(&more.unwrap_or_default());
                 ranked.truncate(left);
                 left -= ranked.len();
-                waiting.extend(ranked.into_iter().map(|ranked| (now + ranked.after, ranked.addr)));
-                waiting.make_contiguous().sort_by_key(|(due, _)| *due);
+                let ranked = ranked.into_iter();
+                waiting.extend(ranked.map(|ranked| (now + ranked.after, ranked.addr, wanted.force)));
+                waiting.make_contiguous().sort_by_key(|(due, ..)| *due);
+            }
+            Some((addr, force)) = wanted.more.recv(), if busy && left > 0 => {
+                left -= 1;
+                waiting.push_front((Instant::now(), addr, force));
             }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             else => return None,
@@ -298,6 +343,16 @@ struct Attempt {
     progress: Progress,
     /// How it failed, and after how long.
     failed: OnceLock<(Duration, Cause)>,
+    /// Its end is among the metrics.
+    counted: OnceLock<()>,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.counted.get().is_none() {
+            metrics::dialed(self.progress.stage(), None);
+        }
+    }
 }
 
 impl Attempt {
@@ -307,17 +362,22 @@ impl Attempt {
             (peer, _) => (addr, peer),
         };
         let progress = Progress::default();
-        let (turn, failed) = (OnceLock::new(), OnceLock::new());
-        Self { addr, peer, begun: Instant::now(), turn, progress, failed }
+        let (turn, failed, counted) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { addr, peer, begun: Instant::now(), turn, progress, failed, counted }
     }
 
     /// Waits for its turn, connects to the address and upgrades what comes of it.
     async fn run(&self, host: &Inner, force: bool) -> Option<Connected> {
-        let cause = match self.try_once(host, self.peer, force).await {
+        let span = tracing::debug_span!("dial", addr = %self.addr);
+        let result = self.try_once(host, self.peer, force).instrument(span.clone()).await;
+        self.counted.get_or_init(|| {
+            metrics::dialed(self.progress.stage(), Some(result.as_ref().map(drop)));
+        });
+        let cause = match result {
             Ok(connected) => return Some(connected),
             Err(cause) => cause,
         };
-        tracing::debug!(addr = %self.addr, %cause, "dial attempt");
+        tracing::debug!(parent: &span, stage = %self.progress.stage(), %cause, "failed");
         self.failed.get_or_init(|| (self.begun.elapsed(), cause));
         None
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use p2p_core::{ErrorCode, PeerId, ProtocolId, ProtocolIdError, Stream};
+use p2p_core::{ErrorCode, PeerId, ProtocolId, ProtocolIdError, Role, Stream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
@@ -207,10 +207,14 @@ pub(crate) async fn serve(
             return host.refused_stream(conn.peer(), Some(protocol), limit);
         }
     };
+    let span = tracing::Span::current();
+    span.record("protocol", protocol.as_str());
+    tracing::debug!("opened");
     let hold = served.limits.keeps_alive.then(|| conn.hold());
+    let (stream, open) = host.metrics.meter(stream, &protocol, Role::Responder);
     drop(conn);
     drop(host);
-    let held = Arc::new((Arc::clone(&place), hold));
+    let held = Arc::new((Arc::clone(&place), hold, open, span));
     let stream = stream.with_protocol(protocol.clone()).holding(held);
     match &served.service {
         Service::Handler(handler) => {

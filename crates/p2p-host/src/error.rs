@@ -27,6 +27,17 @@ pub enum Stage {
 }
 
 impl Stage {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Security => "security",
+            Self::Muxer => "muxer",
+            Self::Stream => "stream",
+            Self::Protocol => "protocol",
+            Self::Resolve => "dns",
+        }
+    }
+
     pub(crate) fn number(self) -> u8 {
         self as u8
     }
@@ -46,14 +57,7 @@ impl Stage {
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connect => "connect",
-            Self::Security => "security",
-            Self::Muxer => "muxer",
-            Self::Stream => "stream",
-            Self::Protocol => "protocol",
-            Self::Resolve => "dns",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     Cause, Host, LimitReached,
     host::Inner,
     ip::{IpRange, ip_of},
+    metrics,
 };
 
 /// Entries of each list, of peers and of ranges.
@@ -284,7 +285,10 @@ impl Inner {
             let answer = answer.unwrap_or_else(|_| Err("the gater panicked".into()));
             answer.map_err(|reason| Denied { point, reason: reason.into() })
         });
-        asked.inspect_err(|_| self.ledger.refused())
+        asked.inspect_err(|_| {
+            self.ledger.refused();
+            metrics::denied();
+        })
     }
 
     /// What can be said of a connection once its peer is known.

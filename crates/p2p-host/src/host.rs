@@ -1,4 +1,5 @@
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     fmt,
     future::Future,
@@ -15,7 +16,7 @@ use p2p_core::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, broadcast},
+    sync::{Notify, Semaphore, broadcast},
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,6 +33,7 @@ use crate::{
     ip::is_relayed,
     ledger::{HostLimits, Ledger},
     listen::Addresses,
+    metrics::Metrics,
     observed::Sights,
     peerstore::Peerstore,
     ping::{PingError, Pinger},
@@ -94,6 +96,9 @@ pub(crate) struct Inner {
     pub(crate) addresses: Addresses,
     pub(crate) own_record: OwnRecord,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) metrics: Metrics,
+    /// There is a connection whose buffers are to be looked at.
+    pub(crate) buffers: Notify,
     /// Dials of addresses that may go on at once.
     pub(crate) dials_at_once: Semaphore,
     registry: Mutex<Registry>,
@@ -126,6 +131,8 @@ impl Inner {
             identity,
             world,
             ledger: Ledger::new(config.limits),
+            metrics: Metrics::new(),
+            buffers: Notify::new(),
             dials_at_once: Semaphore::new(
                 config.limits.dials_at_once_max.min(Semaphore::MAX_PERMITS),
             ),
@@ -264,6 +271,14 @@ impl Registry {
         best(self.by_peer.values().flatten().filter(dialed).filter(usable))
     }
 
+    /// The connections to `peer` that nobody is closing, best first.
+    pub(crate) fn usable_of(&self, peer: &PeerId) -> Vec<Arc<Conn>> {
+        let mut conns = self.of_peer(peer);
+        conns.retain(|conn| !conn.is_closing());
+        conns.sort_by_cached_key(|conn| Reverse(rank(conn)));
+        conns
+    }
+
     /// The connections that nobody on this side is closing.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Arc<Conn>> {
         self.by_peer.values().flatten().filter(|conn| !conn.is_closing())
@@ -279,7 +294,7 @@ impl Registry {
         self.by_peer.keys().filter_map(|peer| self.connection_to(peer)).collect()
     }
 
-    fn all(&self) -> Vec<Arc<Conn>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Conn>> {
         self.by_peer.values().flatten().cloned().collect()
     }
 }
@@ -287,8 +302,11 @@ impl Registry {
 /// The connection to use, of those that nobody is closing: a direct one, then the one with the
 /// most streams, so that both sides come to use the same, then the newest (CONN-17).
 fn best<'a>(conns: impl Iterator<Item = &'a Arc<Conn>>) -> Option<Arc<Conn>> {
-    let rank = |conn: &&Arc<Conn>| (!is_relayed(conn.info().remote()), conn.use_of().0, conn.id);
-    conns.filter(|conn| !conn.is_closing()).max_by_key(rank).cloned()
+    conns.filter(|conn| !conn.is_closing()).max_by_key(|conn| rank(conn)).cloned()
+}
+
+fn rank(conn: &Conn) -> (bool, usize, u64) {
+    (!is_relayed(conn.info().remote()), conn.use_of().0, conn.id)
 }
 
 impl Host {
@@ -436,17 +454,25 @@ impl Host {
         Some(KeepAlive::new(&conn))
     }
 
-    /// What the host uses of its limits at this moment. It costs a lock and a few numbers.
+    /// What the host uses of its limits at this moment. It costs a lock for each connection, to
+    /// ask what it holds, and a few numbers.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.inner.ledger.usage()
+        let buffered = self.inner.buffered().into_iter().map(|(_, bytes)| bytes);
+        self.inner.ledger.usage(buffered.fold(0, usize::saturating_add))
     }
 
     /// What the host, each peer, each protocol and each IP range use of their limits at one
-    /// moment. It costs a lock and a copy of all these lists, at most some hundred KiB.
+    /// moment. It costs a lock for each connection and a copy of all these lists, at most some
+    /// hundred KiB.
     #[must_use]
     pub fn usage_report(&self) -> UsageReport {
-        self.inner.ledger.report()
+        let mut of_peers: HashMap<PeerId, usize> = HashMap::new();
+        for (conn, bytes) in self.inner.buffered() {
+            let of_peer = of_peers.entry(conn.peer()).or_default();
+            *of_peer = of_peer.saturating_add(bytes);
+        }
+        self.inner.ledger.report(&of_peers, Instant::now())
     }
 
     /// What is known of peers. [`Host::open`] by a peer id alone dials the addresses there.

@@ -12,7 +12,10 @@ use p2p_core::{
     PublicKey, RecordSeq, Stream, addrs_for, decode_multiaddr, multiaddr::Protocol, varint,
 };
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Cause, Event, HandleError, OpenError, Stage,
@@ -20,6 +23,7 @@ use crate::{
     dispatch::Limits,
     host::Inner,
     ledger::Max,
+    metrics,
     open::open_counted,
     proto,
 };
@@ -30,7 +34,7 @@ pub const PROTOCOL: ProtocolId = ProtocolId::from_static("/ipfs/id/1.0.0");
 /// The protocol family that this host says it belongs to, as js-libp2p and py-libp2p do
 /// (IDENT-16).
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
-/// How long the exchange may take, either way.
+/// How long the exchange may take, either way, with the opening of its stream.
 pub(crate) const EXCHANGE_MAX: Duration = Duration::from_secs(10);
 /// The largest message that is sent, in bytes: rust-libp2p reads no more (IDENT-08).
 const SENT_LEN_MAX: usize = 4096;
@@ -187,10 +191,12 @@ impl OwnRecord {
 
 /// The task that asks a new connection's peer who it is.
 pub(crate) async fn ask(host: Arc<Inner>, conn: Arc<Conn>) {
-    let state = match request(&conn).await {
+    let result = request(&host, &conn).await;
+    metrics::identified(result.as_ref().map(drop));
+    let state = match result {
         Ok(info) => Identification::Known(Arc::new(info)),
         Err(error) => {
-            tracing::debug!(peer = %conn.peer(), %error, "identify");
+            tracing::debug!(%error, "identify");
             Identification::Failed(Arc::new(error))
         }
     };
@@ -221,8 +227,10 @@ impl Inner {
     }
 }
 
-async fn request(conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {
-    let mut stream = open_counted(conn, &PROTOCOL, false, EXCHANGE_MAX).await?;
+/// Asks a peer who it is. Opening and answer have [`EXCHANGE_MAX`] together.
+async fn request(host: &Inner, conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {
+    let by = Instant::now() + EXCHANGE_MAX;
+    let mut stream = open_counted(host, conn, &PROTOCOL, false, EXCHANGE_MAX).await?;
     let failed = |cause| OpenError::Stream {
         peer: conn.peer(),
         protocol: PROTOCOL,
@@ -233,9 +241,9 @@ async fn request(conn: &Arc<Conn>) -> Result<PeerInfo, OpenError> {
         stream.shutdown().await?;
         read_all(&mut stream).await
     };
-    let bytes = within(EXCHANGE_MAX, exchange)
+    let bytes = timeout_at(by, exchange)
         .await
-        .map_err(failed)?
+        .map_err(|_| failed(Cause::TimedOut(EXCHANGE_MAX)))?
         .map_err(|error| failed(Cause::Io(error.into())))?;
     let invalid = |text: String| {
         failed(Cause::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, text).into()))

@@ -14,11 +14,18 @@ use tokio::time::Instant;
 use crate::{
     LimitReached,
     ip::{IpRange, ip_of, is_relayed},
+    metrics,
+    rates::{Rate, Rates},
     usage::{PeerUsage, ProtocolUsage, Usage, UsageReport, Used},
 };
 
 /// Refusals that are told as events, a second; more would push other events out.
 const REFUSALS_TOLD_MAX: u32 = 32;
+/// IP ranges whose new connections are counted; the one that has made the fewest makes room for
+/// another.
+const RATED_MAX: usize = 1024;
+/// How much more an IPv6 /48 may have than a /56.
+const SITE_FACTOR: u32 = 4;
 
 /// The counts that a host allows; see [`Builder`](crate::Builder).
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +35,8 @@ pub(crate) struct HostLimits {
     pub(crate) connections_per_peer_max: usize,
     pub(crate) connections_per_ip_max: usize,
     pub(crate) connections_per_ip6_site_max: usize,
+    pub(crate) connections_per_ip_rate: Rate,
+    pub(crate) buffered_bytes_max: usize,
     pub(crate) pending_inbound_max: usize,
     pub(crate) dials_at_once_max: usize,
     pub(crate) streams_inbound_max: usize,
@@ -76,7 +85,6 @@ pub(crate) struct Ledger {
     counts: Mutex<Counts>,
 }
 
-#[derive(Default)]
 struct Counts {
     pending_inbound: usize,
     inbound: usize,
@@ -88,6 +96,9 @@ struct Counts {
     peers: HashMap<PeerId, PeerCounts>,
     protocols: HashMap<ProtocolId, ProtocolCounts>,
     ranges: HashMap<IpRange, usize>,
+    rates: Rates<IpRange>,
+    /// Who holds more bytes than there may be, at the last look.
+    overfull: Option<String>,
     refused: u64,
     told: Option<(Instant, u32)>,
 }
@@ -121,6 +132,25 @@ enum Kind {
 }
 
 impl Counts {
+    fn new() -> Self {
+        Self {
+            pending_inbound: 0,
+            inbound: 0,
+            pending_outbound: 0,
+            outbound: 0,
+            dials: 0,
+            streams_inbound: 0,
+            streams_outbound: 0,
+            peers: HashMap::new(),
+            protocols: HashMap::new(),
+            ranges: HashMap::new(),
+            rates: Rates::new(RATED_MAX),
+            overfull: None,
+            refused: 0,
+            told: None,
+        }
+    }
+
     fn of(&mut self, kind: Kind) -> &mut usize {
         match kind {
             Kind::PendingInbound => &mut self.pending_inbound,
@@ -149,11 +179,6 @@ impl Counts {
     fn holders(&self, count: usize, pending: usize) -> String {
         let peers = self.peers.values().filter(|of_peer| of_peer.connections > 0).count();
         format!("{count} connections, {pending} pending ones; connected are {peers} peers")
-    }
-
-    fn refuse(&mut self, limit: LimitReached) -> LimitReached {
-        self.refused = self.refused.saturating_add(1);
-        limit
     }
 
     fn release_range(&mut self, ip: IpAddr) {
@@ -209,6 +234,20 @@ impl HostLimits {
         (max, what)
     }
 
+    /// How often new connections of a range are taken; `None` where there is no limit.
+    fn rate_of(&self, range: IpRange) -> Option<(Rate, &'static str)> {
+        let Rate { burst, interval } = self.connections_per_ip_rate;
+        match range.prefix_len() {
+            _ if range.is_loopback() => None,
+            32 => Some((Rate { burst, interval }, "new connections of one IPv4 address at once")),
+            56 => Some((Rate { burst, interval }, "new connections of one IPv6 /56 at once")),
+            _ => {
+                let (burst, interval) = (burst.saturating_mul(SITE_FACTOR), interval / SITE_FACTOR);
+                Some((Rate { burst, interval }, "new connections of one IPv6 /48 at once"))
+            }
+        }
+    }
+
     fn streams(&self, role: Role) -> (Max, &'static str) {
         match role {
             Role::Initiator => (
@@ -244,90 +283,151 @@ impl HostLimits {
 
 impl Ledger {
     pub(crate) fn new(limits: HostLimits) -> Arc<Self> {
-        Arc::new(Self { limits, counts: Mutex::default() })
+        Arc::new(Self { limits, counts: Mutex::new(Counts::new()) })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts what a limit has refused.
+    fn refuse(&self, limit: &LimitReached) {
+        self.refused();
+        metrics::refused(limit);
+    }
+
     /// Takes a place for a link that has just come in, and with it one among the inbound
     /// connections: nobody is upgraded only to be refused.
-    pub(crate) fn accept(self: &Arc<Self>, remote: &Multiaddr) -> Result<Place, LimitReached> {
-        let mut counts = self.counts();
+    pub(crate) fn accept(
+        self: &Arc<Self>,
+        remote: &Multiaddr,
+        now: Instant,
+    ) -> Result<Place, LimitReached> {
+        let result = self.try_accept(&mut self.counts(), remote, now);
+        self.place(Kind::PendingInbound, result)
+    }
+
+    fn try_accept(
+        &self,
+        counts: &mut Counts,
+        remote: &Multiaddr,
+        now: Instant,
+    ) -> Result<Option<IpAddr>, LimitReached> {
         let (pending, open) = (counts.pending_inbound, counts.inbound);
-        let limits = &self.limits;
-        let result = Max::new(limits.pending_inbound_max, "Builder::pending_inbound_max")
-            .check(pending, "pending inbound connections", || counts.holders(open, pending))
-            .and_then(|()| {
-                Max::new(limits.connections_inbound_max, "Builder::connections_inbound_max").check(
-                    pending.saturating_add(open),
-                    "inbound connections",
-                    || counts.holders(open, pending),
-                )
-            })
-            .and_then(|()| self.take_range(&mut counts, remote));
-        self.place(&mut counts, Kind::PendingInbound, result)
+        let holder = || counts.holders(open, pending);
+        Max::new(self.limits.pending_inbound_max, "Builder::pending_inbound_max").check(
+            pending,
+            "pending inbound connections",
+            holder,
+        )?;
+        Max::new(self.limits.connections_inbound_max, "Builder::connections_inbound_max").check(
+            pending.saturating_add(open),
+            "inbound connections",
+            holder,
+        )?;
+        self.check_buffers(counts)?;
+        let ip = counted_ip(remote);
+        self.check_rate(counts, ip, now)?;
+        self.take_range(counts, ip)?;
+        for range in ip.into_iter().flat_map(ranges) {
+            if let Some((rate, _)) = self.limits.rate_of(range) {
+                counts.rates.count(range, rate, now);
+            }
+        }
+        *counts.of(Kind::PendingInbound) += 1;
+        Ok(ip)
     }
 
     /// Takes a place among the outbound connections for a dial to a peer.
     pub(crate) fn dial(self: &Arc<Self>) -> Result<Place, LimitReached> {
-        let mut counts = self.counts();
+        let result = self.try_dial(&mut self.counts());
+        self.place(Kind::PendingOutbound, result)
+    }
+
+    fn try_dial(&self, counts: &mut Counts) -> Result<Option<IpAddr>, LimitReached> {
         let (pending, open) = (counts.pending_outbound, counts.outbound);
         let max =
             Max::new(self.limits.connections_outbound_max, "Builder::connections_outbound_max");
         let holder = || counts.holders(open, pending);
-        let result = max.check(pending.saturating_add(open), "outbound connections", holder);
-        self.place(&mut counts, Kind::PendingOutbound, result.map(|()| None))
+        max.check(pending.saturating_add(open), "outbound connections", holder)?;
+        *counts.of(Kind::PendingOutbound) += 1;
+        Ok(None)
     }
 
     /// Takes a place for the dial of one address, among those of its IP range.
     pub(crate) fn dial_addr(self: &Arc<Self>, addr: &Multiaddr) -> Result<Place, LimitReached> {
-        let mut counts = self.counts();
-        let result = self.take_range(&mut counts, addr);
-        self.place(&mut counts, Kind::Dial, result)
+        let result = self.try_dial_addr(&mut self.counts(), addr);
+        self.place(Kind::Dial, result)
     }
 
-    fn take_range(
+    fn try_dial_addr(
         &self,
         counts: &mut Counts,
         addr: &Multiaddr,
     ) -> Result<Option<IpAddr>, LimitReached> {
-        let Some(ip) = counted_ip(addr) else { return Ok(None) };
-        for range in ranges(ip) {
+        let ip = counted_ip(addr);
+        self.take_range(counts, ip)?;
+        *counts.of(Kind::Dial) += 1;
+        Ok(ip)
+    }
+
+    fn check_buffers(&self, counts: &Counts) -> Result<(), LimitReached> {
+        let Some(holder) = &counts.overfull else { return Ok(()) };
+        let max = Max::new(self.limits.buffered_bytes_max, "Builder::buffered_bytes_max");
+        max.check(usize::MAX, "buffered bytes", || holder.clone())
+    }
+
+    fn check_rate(
+        &self,
+        counts: &Counts,
+        ip: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), LimitReached> {
+        for range in ip.into_iter().flat_map(ranges) {
+            let Some((rate, what)) = self.limits.rate_of(range) else { continue };
+            if let Err(wait) = counts.rates.check(&range, rate, now) {
+                let value = usize::try_from(rate.burst).unwrap_or(usize::MAX);
+                let holder = format!("{range}, which may have one more in {wait:.1?}");
+                let setting = Some("Builder::connections_per_ip_rate");
+                return Err(LimitReached { what, value, holder, setting });
+            }
+        }
+        Ok(())
+    }
+
+    fn take_range(&self, counts: &mut Counts, ip: Option<IpAddr>) -> Result<(), LimitReached> {
+        for range in ip.into_iter().flat_map(ranges) {
             let (max, what) = self.limits.of_range(range);
             let count = counts.ranges.get(&range).copied().unwrap_or_default();
             max.check(count, what, || format!("{count} connections and dials of {range}"))?;
         }
-        for range in ranges(ip) {
+        for range in ip.into_iter().flat_map(ranges) {
             *counts.ranges.entry(range).or_default() += 1;
         }
-        Ok(Some(ip))
+        Ok(())
     }
 
+    /// The place of what was counted, or a refusal.
     fn place(
         self: &Arc<Self>,
-        counts: &mut Counts,
         kind: Kind,
         ip: Result<Option<IpAddr>, LimitReached>,
     ) -> Result<Place, LimitReached> {
-        let ip = ip.map_err(|limit| counts.refuse(limit))?;
-        *counts.of(kind) += 1;
+        let ip = ip.inspect_err(|limit| self.refuse(limit))?;
         Ok(Place { ledger: Arc::clone(self), kind, ip, peer: None })
     }
 
     /// Whether a peer may have one more connection; it is not taken yet.
     pub(crate) fn check_peer(&self, peer: &PeerId) -> Result<(), LimitReached> {
-        let mut counts = self.counts();
-        self.check_peer_of(&mut counts, peer)
+        let checked = self.check_peer_of(&self.counts(), peer);
+        checked.inspect_err(|limit| self.refuse(limit))
     }
 
-    fn check_peer_of(&self, counts: &mut Counts, peer: &PeerId) -> Result<(), LimitReached> {
+    fn check_peer_of(&self, counts: &Counts, peer: &PeerId) -> Result<(), LimitReached> {
         let count = counts.peers.get(peer).map_or(0, |of_peer| of_peer.connections);
         let max =
             Max::new(self.limits.connections_per_peer_max, "Builder::connections_per_peer_max");
         max.check(count, "connections to one peer", || peer.to_string())
-            .map_err(|limit| counts.refuse(limit))
     }
 
     /// Takes a place for a stream that `peer` has opened, or that is to be opened to it.
@@ -336,20 +436,29 @@ impl Ledger {
         role: Role,
         peer: PeerId,
     ) -> Result<StreamPlace, LimitReached> {
-        let mut counts = self.counts();
+        let taken = self.take_stream(&mut self.counts(), role, peer);
+        taken.inspect_err(|limit| self.refuse(limit))?;
+        Ok(StreamPlace { ledger: Arc::clone(self), role, peer, protocol: None })
+    }
+
+    fn take_stream(
+        &self,
+        counts: &mut Counts,
+        role: Role,
+        peer: PeerId,
+    ) -> Result<(), LimitReached> {
+        if role == Role::Responder {
+            self.check_buffers(counts)?;
+        }
         let mut of_peer = counts.peers.get(&peer).copied().unwrap_or_default();
         let (max, what) = self.limits.streams_of_peer(role);
-        let (max_of_all, what_of_all) = self.limits.streams(role);
+        max.check(*of_peer.streams(role), what, || peer.to_string())?;
+        let (max, what) = self.limits.streams(role);
         let (count, peers) = (*counts.streams(role), counts.peers.len());
-        max.check(*of_peer.streams(role), what, || peer.to_string())
-            .and_then(|()| {
-                let holder = || format!("{count} streams of {peers} peers");
-                max_of_all.check(count, what_of_all, holder)
-            })
-            .map_err(|limit| counts.refuse(limit))?;
+        max.check(count, what, || format!("{count} streams of {peers} peers"))?;
         *counts.streams(role) += 1;
         counts.change_peer(peer, |of_peer| *of_peer.streams(role) += 1);
-        Ok(StreamPlace { ledger: Arc::clone(self), role, peer, protocol: None })
+        Ok(())
     }
 
     /// Counts a refusal that no limit made.
@@ -360,14 +469,19 @@ impl Ledger {
 
     /// What an address is told that never had its turn.
     pub(crate) fn no_turn(&self) -> LimitReached {
-        let mut counts = self.counts();
-        let holder = format!("{} dials under way", counts.dials);
-        counts.refuse(LimitReached {
+        let limit = LimitReached {
             what: "dials at once",
             value: self.limits.dials_at_once_max,
-            holder,
+            holder: format!("{} dials under way", self.counts().dials),
             setting: Some("Builder::dials_at_once_max"),
-        })
+        };
+        self.refuse(&limit);
+        limit
+    }
+
+    /// Takes note of what the connections hold, and of who holds it where that is too much.
+    pub(crate) fn set_overfull(&self, holder: Option<String>) {
+        self.counts().overfull = holder;
     }
 
     /// Whether one more refusal is told as an event.
@@ -386,11 +500,11 @@ impl Ledger {
         counts.inbound.saturating_add(counts.outbound)
     }
 
-    pub(crate) fn usage(&self) -> Usage {
-        self.usage_of(&self.counts())
+    pub(crate) fn usage(&self, buffered: usize) -> Usage {
+        self.usage_of(&self.counts(), buffered)
     }
 
-    fn usage_of(&self, counts: &Counts) -> Usage {
+    fn usage_of(&self, counts: &Counts, buffered: usize) -> Usage {
         let limits = &self.limits;
         Usage {
             connections_inbound: Used::new(counts.inbound, limits.connections_inbound_max),
@@ -400,11 +514,14 @@ impl Ledger {
             dials_at_once: Used::new(counts.dials, limits.dials_at_once_max),
             streams_inbound: Used::new(counts.streams_inbound, limits.streams_inbound_max),
             streams_outbound: Used::new(counts.streams_outbound, limits.streams_outbound_max),
+            buffered_bytes: Used::new(buffered, limits.buffered_bytes_max),
             refused: counts.refused,
         }
     }
 
-    pub(crate) fn report(&self) -> UsageReport {
+    /// `buffered` says how many bytes the connections to each peer hold.
+    pub(crate) fn report(&self, buffered: &HashMap<PeerId, usize>, now: Instant) -> UsageReport {
+        let all = buffered.values().copied().fold(0, usize::saturating_add);
         let counts = self.counts();
         let limits = &self.limits;
         let peer = |(peer, of_peer): (&PeerId, &PeerCounts)| PeerUsage {
@@ -418,6 +535,7 @@ impl Ledger {
                 of_peer.streams_outbound,
                 limits.streams_outbound_per_peer_max,
             ),
+            buffered_bytes: buffered.get(peer).copied().unwrap_or_default(),
         };
         let protocol = |(protocol, of_protocol): (&ProtocolId, &ProtocolCounts)| ProtocolUsage {
             protocol: protocol.clone(),
@@ -427,16 +545,23 @@ impl Ledger {
         let range = |(range, count): (&IpRange, &usize)| {
             (*range, Used::new(*count, limits.of_range(*range).0.value))
         };
+        let rate = |(range, owed): (IpRange, Duration)| {
+            let (rate, _) = limits.rate_of(range)?;
+            let max = usize::try_from(rate.burst).unwrap_or(usize::MAX);
+            Some((range, Used::new(rate.used_by(owed), max)))
+        };
         let mut report = UsageReport {
-            host: self.usage_of(&counts),
+            host: self.usage_of(&counts, all),
             peers: counts.peers.iter().map(peer).collect(),
             protocols: counts.protocols.iter().map(protocol).collect(),
             ip_ranges: counts.ranges.iter().map(range).collect(),
+            ip_rates: counts.rates.used(now).filter_map(rate).collect(),
         };
         drop(counts);
         report.peers.sort_unstable_by_key(|of_peer| of_peer.peer);
         report.protocols.sort_unstable_by(|a, b| a.protocol.cmp(&b.protocol));
         report.ip_ranges.sort_unstable_by_key(|(range, _)| *range);
+        report.ip_rates.sort_unstable_by_key(|(range, _)| *range);
         report
     }
 }
@@ -465,7 +590,11 @@ impl Place {
             Kind::Inbound | Kind::Outbound | Kind::Dial => return Ok(()),
         };
         let mut counts = self.ledger.counts();
-        self.ledger.check_peer_of(&mut counts, &peer)?;
+        if let Err(limit) = self.ledger.check_peer_of(&counts, &peer) {
+            drop(counts);
+            self.ledger.refuse(&limit);
+            return Err(limit);
+        }
         counts.change_peer(peer, |of_peer| of_peer.connections += 1);
         *counts.of(self.kind) -= 1;
         *counts.of(settled) += 1;
@@ -533,8 +662,8 @@ impl StreamPlace {
         });
         if let Err(limit) = checked {
             counts.forget_unused(protocol);
-            let limit = counts.refuse(limit);
             drop(counts);
+            self.ledger.refuse(&limit);
             return Err(limit);
         }
         of_protocol.inbound += 1;

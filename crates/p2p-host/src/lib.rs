@@ -39,8 +39,17 @@
 //!
 //! They are data: a [`DialError`] holds every address that was tried, the [`Stage`] in which it
 //! failed, how long that took, and the cause.
+//!
+//! # Metrics and logs
+//!
+//! With the feature `metrics` the `metrics` facade is told what happens; `docs/metrics.md` has the
+//! names. Through `tracing`, each connection has a span `connection` (`id`, `direction`, `peer`)
+//! and in it each stream a span `stream` (`connection`, `direction`, `peer`, `protocol`), in which
+//! a handler runs. What changes is told at DEBUG, what is read and written at TRACE. Addresses
+//! are told at DEBUG and below, keys and data never.
 
 mod backoff;
+mod buffers;
 mod builder;
 mod connection;
 mod dial;
@@ -68,6 +77,11 @@ mod keeper;
 pub mod key_file;
 mod ledger;
 mod listen;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
+mod metrics;
 mod observed;
 mod open;
 pub mod peerstore;
@@ -85,6 +99,7 @@ mod resolve;
 )]
 mod proto;
 mod rank;
+mod rates;
 mod target;
 mod trim;
 mod upgrade;

@@ -11,10 +11,11 @@ use p2p_core::{
 };
 use p2p_mux::Driver;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::{
     Cause, Event, InboundError, ListenError, Stage, connection::within, gate::GatePoint,
-    host::Inner, ledger::Place, upgrade::Progress,
+    host::Inner, ledger::Place, metrics, upgrade::Progress,
 };
 
 /// The addresses of all listeners.
@@ -60,7 +61,7 @@ impl Inner {
     fn may_accept(&self, incoming: &Incoming) -> Result<Place, Cause> {
         let Incoming { local, remote, .. } = incoming;
         self.gate(GatePoint::Accept, None, Some(remote), |gater| gater.accept(local, remote))?;
-        Ok(self.ledger.accept(remote)?)
+        Ok(self.ledger.accept(remote, Instant::now())?)
     }
 
     fn listen_addr(&self, text: &str) -> Result<Multiaddr, ListenError> {
@@ -148,10 +149,14 @@ impl Drop for Bound {
 /// Takes a place for an inbound link, or drops it, before any cryptography is paid for it.
 fn take(host: &Arc<Inner>, incoming: Incoming) {
     match host.may_accept(&incoming) {
-        Ok(place) => host.spawn(upgrade(Arc::clone(host), incoming, place)),
+        Ok(place) => {
+            let span = tracing::debug_span!("accepted", remote = %incoming.remote);
+            host.spawn(upgrade(Arc::clone(host), incoming, place).instrument(span));
+        }
         Err(cause) => {
             let Incoming { remote, .. } = incoming;
             let (stage, elapsed) = (Stage::Connect, Duration::ZERO);
+            metrics::inbound_failed(stage, &cause);
             let error = InboundError { remote, stage, elapsed, cause };
             tracing::debug!(%error, "inbound");
             host.emit_refusal(Event::InboundFailed { error });
@@ -170,6 +175,7 @@ async fn upgrade(host: Arc<Inner>, incoming: Incoming, place: Place) {
         .and_then(|(muxed, driver)| host.adopt(muxed, driver, place));
     if let Err(cause) = adopted {
         let stage = progress.stage();
+        metrics::inbound_failed(stage, &cause);
         let error = InboundError { remote, stage, elapsed: begun.elapsed(), cause };
         tracing::debug!(%error, "inbound");
         host.emit(Event::InboundFailed { error });

@@ -12,13 +12,17 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use p2p_core::{ErrorCode, ProtocolId, RecvHalf, Role, Stream, StreamError};
+use p2p_core::{
+    ConnectionError, ErrorCode, OpenStream, ProtocolId, RecvHalf, Role, Stream, StreamError,
+};
 use p2p_multistream::{Initiator, NegotiationError};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tracing::Instrument as _;
 
 use crate::{
     Cause, Host, OpenError, Stage, Target,
     connection::{Conn, within},
+    host::Inner,
     upgrade::Progress,
 };
 
@@ -61,14 +65,14 @@ impl Opening {
         let (target, protocol) = self.request?;
         let inner = &self.host.inner;
         let conn = inner.connect(&target, None, false).await?;
-        let first = open_on(&conn, &protocol, self.optimistic, self.timeout).await;
+        let first = open_on(inner, &conn, &protocol, self.optimistic, self.timeout).await;
         match first {
             // The connection had just ended, and the registry did not know yet.
             Err(OpenError::Stream {
                 stage: Stage::Stream, cause: Cause::Connection(_), ..
             }) => {
                 let conn = inner.connect(&target, Some(conn.id), false).await?;
-                open_on(&conn, &protocol, self.optimistic, self.timeout).await
+                open_on(inner, &conn, &protocol, self.optimistic, self.timeout).await
             }
             other => other,
         }
@@ -90,42 +94,57 @@ impl fmt::Debug for Opening {
     }
 }
 
+/// Opens a stream of a connection, or of another one to its peer while this one has no room, and
+/// keeps that one alive for it.
 async fn open_on(
+    host: &Inner,
     conn: &Arc<Conn>,
     protocol: &ProtocolId,
     optimistic: bool,
     limit: Duration,
 ) -> Result<Stream, OpenError> {
-    let hold = conn.hold();
-    open_holding(conn, protocol, optimistic, limit, Some(hold)).await
+    open(host, Candidates::of_peer(host, conn), protocol, optimistic, limit).await
 }
 
 /// Opens a stream of one connection, without keeping the connection alive for it.
 pub(crate) async fn open_counted(
+    host: &Inner,
     conn: &Arc<Conn>,
     protocol: &ProtocolId,
     optimistic: bool,
     limit: Duration,
 ) -> Result<Stream, OpenError> {
-    open_holding(conn, protocol, optimistic, limit, None).await
+    open(host, Candidates::only(host, conn), protocol, optimistic, limit).await
 }
 
-async fn open_holding(
-    conn: &Arc<Conn>,
+async fn open(
+    host: &Inner,
+    mut conns: Candidates<'_>,
     protocol: &ProtocolId,
     optimistic: bool,
     limit: Duration,
-    hold: Option<Arc<dyn Any + Send + Sync>>,
 ) -> Result<Stream, OpenError> {
     let progress = Progress::default();
     progress.reach(Stage::Stream);
+    let conn = conns.first;
+    let (role, peer) = (Role::Initiator, conn.peer());
+    let span = conn.stream_span(role);
+    span.record("protocol", protocol.as_str());
     let opening = async {
-        let place = conn.ledger.stream(Role::Initiator, conn.peer())?.outbound_of(protocol);
-        let opening = within(limit, negotiate(conn, protocol, optimistic, &progress));
-        Ok::<_, Cause>(opening.await??.holding(Arc::new((place, hold))))
+        let place = conn.ledger.stream(role, peer)?.outbound_of(protocol);
+        let negotiation = async {
+            let (stream, hold) = poll_fn(|cx| conns.poll_open(cx)).await?;
+            progress.reach(Stage::Protocol);
+            Ok::<_, Cause>((negotiate(stream, protocol, optimistic).await?, hold))
+        };
+        let (stream, hold) = within(limit, negotiation).await??;
+        let (stream, open) = host.metrics.meter(stream, protocol, role);
+        tracing::debug!("opened");
+        Ok::<_, Cause>(stream.holding(Arc::new((place, hold, open, span.clone()))))
     };
-    opening.await.map_err(|cause| {
-        let (peer, protocol) = (conn.peer(), protocol.clone());
+    opening.instrument(span.clone()).await.map_err(|cause| {
+        tracing::debug!(parent: &span, %cause, "failed");
+        let protocol = protocol.clone();
         if let Cause::Negotiation(NegotiationError::Unsupported { .. }) = cause {
             return OpenError::Unsupported { peer, protocol };
         }
@@ -133,15 +152,67 @@ async fn open_holding(
     })
 }
 
+/// What keeps a connection alive.
+type Held = Option<Arc<dyn Any + Send + Sync>>;
+
+/// The connections that a stream may be opened on.
+struct Candidates<'a> {
+    host: &'a Inner,
+    first: &'a Arc<Conn>,
+    /// The other connections to its peer are to be asked, too, once it has no room.
+    others: bool,
+    openers: Vec<(Box<dyn OpenStream>, Held)>,
+}
+
+impl<'a> Candidates<'a> {
+    fn only(host: &'a Inner, first: &'a Arc<Conn>) -> Self {
+        Self { host, first, others: false, openers: vec![(first.connection.opener(), None)] }
+    }
+
+    /// The one that carries the stream is held for it.
+    fn of_peer(host: &'a Inner, first: &'a Arc<Conn>) -> Self {
+        let openers = vec![(first.connection.opener(), Some(first.hold()))];
+        Self { host, first, others: true, openers }
+    }
+
+    /// Opens a stream of the first connection that has room, best first (CONN-17). It fails only
+    /// when none of them is left.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Stream, Held), ConnectionError>> {
+        loop {
+            let (mut opened, mut failed) = (None, None);
+            self.openers.retain_mut(|(opener, held)| {
+                if opened.is_some() {
+                    return true;
+                }
+                match opener.poll_open(cx) {
+                    Poll::Ready(Ok(stream)) => opened = Some((stream, held.take())),
+                    Poll::Ready(Err(error)) => failed = Some(error),
+                    Poll::Pending => return true,
+                }
+                false
+            });
+            if let Some(opened) = opened {
+                self.openers.clear();
+                return Poll::Ready(Ok(opened));
+            }
+            if let Some(error) = failed.filter(|_| self.openers.is_empty()) {
+                return Poll::Ready(Err(error));
+            }
+            if !std::mem::take(&mut self.others) {
+                return Poll::Pending;
+            }
+            let others = self.host.registry().usable_of(&self.first.peer());
+            let others = others.iter().filter(|conn| conn.id != self.first.id);
+            self.openers.extend(others.map(|conn| (conn.connection.opener(), Some(conn.hold()))));
+        }
+    }
+}
+
 async fn negotiate(
-    conn: &Arc<Conn>,
+    mut stream: Stream,
     protocol: &ProtocolId,
     optimistic: bool,
-    progress: &Progress,
 ) -> Result<Stream, Cause> {
-    let mut opener = conn.connection.opener();
-    let mut stream = poll_fn(|cx| opener.poll_open(cx)).await?;
-    progress.reach(Stage::Protocol);
     if optimistic {
         return propose(stream, protocol).await;
     }

@@ -13,6 +13,7 @@ use crate::{
     dispatch::{BoxError, Limits, Protocols},
     error::Cause,
     ledger::Max,
+    metrics,
     open::open_counted,
     world::World,
 };
@@ -85,11 +86,57 @@ pub struct Pinger {
     host: Host,
     target: Target,
     stream: Option<Stream>,
+    stats: PingStats,
+}
+
+/// What a [`Pinger`] has measured since it was made. A ping that was given up counts for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PingStats {
+    /// Pings that were answered.
+    pub answered: u64,
+    /// Pings that failed, in whatever way.
+    pub failed: u64,
+    /// Pings that have failed since the last that was answered.
+    pub failed_in_a_row: u64,
+    /// The last round trip.
+    pub last: Option<Duration>,
+    /// The shortest round trip.
+    pub min: Option<Duration>,
+    /// The longest round trip.
+    pub max: Option<Duration>,
+    /// The mean of all round trips.
+    pub mean: Option<Duration>,
+    sum: Duration,
+}
+
+impl PingStats {
+    fn count(&mut self, round_trip: Option<Duration>) {
+        let Some(last) = round_trip else {
+            self.failed = self.failed.saturating_add(1);
+            self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+            return;
+        };
+        self.answered = self.answered.saturating_add(1);
+        self.failed_in_a_row = 0;
+        self.last = Some(last);
+        self.min = Some(self.min.map_or(last, |min| min.min(last)));
+        self.max = self.max.max(self.last);
+        self.sum = self.sum.saturating_add(last);
+        let count = u32::try_from(self.answered).unwrap_or(u32::MAX);
+        self.mean = self.sum.checked_div(count);
+    }
 }
 
 impl Pinger {
     pub(crate) fn new(host: Host, target: Target) -> Self {
-        Self { host, target, stream: None }
+        Self { host, target, stream: None, stats: PingStats::default() }
+    }
+
+    /// What has been measured, and how often it failed.
+    #[must_use]
+    pub fn stats(&self) -> PingStats {
+        self.stats
     }
 
     /// Measures one round trip; connects and opens the stream first where that is needed.
@@ -100,6 +147,13 @@ impl Pinger {
     /// # Cancel safety
     /// Cancel safe: the stream of a ping that was given up is not used again.
     pub async fn ping(&mut self) -> Result<Duration, PingError> {
+        let result = self.measure().await;
+        metrics::pinged(&result);
+        self.stats.count(result.as_ref().ok().copied());
+        result
+    }
+
+    async fn measure(&mut self) -> Result<Duration, PingError> {
         if let Some(stream) = self.stream.take() {
             match self.ping_on(stream).await {
                 // The peer has ended it meanwhile.
@@ -109,7 +163,7 @@ impl Pinger {
         }
         let inner = &self.host.inner;
         let conn = inner.connect(&self.target, None, false).await.map_err(OpenError::from)?;
-        let stream = open_counted(&conn, &PROTOCOL, false, PING_MAX).await?;
+        let stream = open_counted(inner, &conn, &PROTOCOL, false, PING_MAX).await?;
         self.ping_on(stream).await
     }
 

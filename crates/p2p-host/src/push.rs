@@ -2,7 +2,6 @@
 //! changes, and tell it (specs, identify/README.md).
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +25,7 @@ use crate::{
     identify::{self, EXCHANGE_MAX, Said},
     ledger::Max,
     open::open_counted,
+    rates::{Rate, Rates},
 };
 
 /// The protocol's name.
@@ -37,10 +37,8 @@ const GATHERING: Duration = Duration::from_secs(1);
 const AT_ONCE_MAX: usize = 32;
 /// Push streams of one peer that are served at a time.
 const STREAMS_OF_PEER_MAX: usize = 2;
-/// Pushes that a group of peers may send in a row, and how long it then takes until it may send
-/// one more (IPUSH-05).
-const BURST: u32 = 10;
-const INTERVAL: Duration = Duration::from_secs(5);
+/// How many pushes a group of peers may send (IPUSH-05).
+const RATE: Rate = Rate { burst: 10, interval: Duration::from_secs(5) };
 /// Groups whose pushes are counted; the one that has sent the least makes room for another.
 const GROUPS_MAX: usize = 1024;
 
@@ -75,7 +73,7 @@ pub(crate) fn register(host: &Arc<Inner>) -> Result<(), HandleError> {
         keeps_alive: false,
         ..Limits::default()
     };
-    let rates: Arc<Mutex<Rates>> = Arc::default();
+    let rates = Arc::new(Mutex::new(Rates::new(GROUPS_MAX)));
     let host_ref: Weak<Inner> = Arc::downgrade(host);
     host.protocols.handle_within(PROTOCOL, limits, move |stream| {
         let (host, rates) = (host_ref.upgrade(), Arc::clone(&rates));
@@ -148,7 +146,7 @@ async fn push(host: Arc<Inner>, conn: Arc<Conn>, at_once: Arc<Semaphore>) {
         return;
     }
     let told = async {
-        let mut stream = open_counted(&conn, &PROTOCOL, false, EXCHANGE_MAX).await?;
+        let mut stream = open_counted(&host, &conn, &PROTOCOL, false, EXCHANGE_MAX).await?;
         identify::write_own(&host, &mut stream).await?;
         // A stream that is dropped before the peer has read it would be reset.
         let _byte_or_end: usize = stream.read(&mut [0]).await?;
@@ -164,13 +162,13 @@ async fn push(host: Arc<Inner>, conn: Arc<Conn>, at_once: Arc<Semaphore>) {
 /// Takes one push.
 async fn receive(
     host: &Arc<Inner>,
-    rates: &Mutex<Rates>,
+    rates: &Mutex<Rates<Group>>,
     mut stream: Stream,
 ) -> Result<(), BoxError> {
     let info = Arc::clone(stream.connection());
     let group = Group::of(info.peer(), info.remote());
     let admitted =
-        rates.lock().unwrap_or_else(PoisonError::into_inner).admit(group, Instant::now());
+        rates.lock().unwrap_or_else(PoisonError::into_inner).admit(group, RATE, Instant::now());
     if !admitted {
         stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
         return Err("more pushes than a group of peers may send".into());
@@ -195,72 +193,4 @@ async fn receive(
         }
     }
     Ok(())
-}
-
-/// How many pushes each group has sent of late.
-#[derive(Debug, Default)]
-struct Rates(HashMap<Group, Instant>);
-
-impl Rates {
-    /// Counts one more push of `group`; false when it is one too many. The map holds when each
-    /// group will have paid for what it has sent.
-    fn admit(&mut self, group: Group, now: Instant) -> bool {
-        let paid = self.0.get(&group).copied().unwrap_or(now).max(now);
-        if paid.duration_since(now) > INTERVAL * (BURST - 1) {
-            return false;
-        }
-        if self.0.len() >= GROUPS_MAX && !self.0.contains_key(&group) {
-            self.0.retain(|_, paid| *paid > now);
-            let least = self
-                .0
-                .iter()
-                .min_by_key(|(group, paid)| (**paid, **group))
-                .map(|(group, _)| *group);
-            if let Some(least) = least.filter(|_| self.0.len() >= GROUPS_MAX) {
-                self.0.remove(&least);
-            }
-        }
-        self.0.insert(group, paid + INTERVAL);
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn group(number: u32) -> Group {
-        Group::Ip(std::net::Ipv4Addr::from_bits(number << 8).into())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn ipush_05_ten_in_a_row_and_then_one_in_five_seconds() {
-        let (mut rates, now) = (Rates::default(), Instant::now());
-        for _ in 0..10 {
-            assert!(rates.admit(group(1), now));
-        }
-        assert!(!rates.admit(group(1), now));
-        assert!(rates.admit(group(2), now), "each group for itself");
-        let later = now + INTERVAL;
-        assert!(!rates.admit(group(1), later - Duration::from_millis(1)));
-        assert!(rates.admit(group(1), later));
-        assert!(!rates.admit(group(1), later));
-        let rested = later + INTERVAL * 100;
-        assert_eq!((0..20).filter(|_| rates.admit(group(1), rested)).count(), 10);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn ipush_05_the_number_of_groups_is_bounded_and_the_quietest_makes_room() {
-        let (mut rates, now) = (Rates::default(), Instant::now());
-        for _ in 0..10 {
-            assert!(rates.admit(group(0), now));
-        }
-        for number in 1..5000 {
-            assert!(rates.admit(group(number), now));
-        }
-        assert_eq!(rates.0.len(), GROUPS_MAX);
-        assert!(!rates.admit(group(0), now), "the busiest was forgotten");
-        assert!(rates.admit(group(9999), now + INTERVAL * 50));
-        assert_eq!(rates.0.len(), 1);
-    }
 }

@@ -70,7 +70,7 @@ impl Marks {
         self.0.get(peer).map_or(0, |of| of.tags.values().copied().map(i64::from).sum())
     }
 
-    fn is_protected(&self, peer: &PeerId) -> bool {
+    pub(crate) fn is_protected(&self, peer: &PeerId) -> bool {
         self.0.get(peer).is_some_and(|of| !of.protections.is_empty())
     }
 }

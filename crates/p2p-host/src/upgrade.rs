@@ -15,9 +15,12 @@ use p2p_core::{
 };
 use p2p_multistream::{Initiator, NegotiationError, Responder};
 use p2p_mux::{Driver, Prelude, Setup};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
-use crate::{Cause, Stage};
+use crate::{Cause, Stage, metrics};
 
 /// The first capacity of the one read buffer, in bytes: the whole of an ordinary handshake.
 const WIRE_LEN: usize = 1024;
@@ -60,6 +63,7 @@ impl Upgrader {
         progress: &Progress,
         may: impl FnOnce(&PeerId) -> Result<(), Cause>,
     ) -> Result<(Muxed, Driver), Cause> {
+        let begun = Instant::now();
         let local = pipe.local.take();
         let mut line = Line::new(pipe);
 
@@ -85,8 +89,11 @@ impl Upgrader {
             (None, Role::Initiator) => self.propose_muxer(&mut line).await?,
             (None, Role::Responder) => (self.answer_muxer(&mut line).await?, None),
         };
-        let core = self.muxer(&muxer)?.start(role, tokio::time::Instant::now().into_std());
-        Ok(line.into_setup(core, prelude).start_with(info.with_upgrade(security, muxer)))
+        let now = Instant::now();
+        let core = self.muxer(&muxer)?.start(role, now.into_std());
+        let info = info.with_upgrade(security, muxer);
+        metrics::shook_hands(&info, now - begun);
+        Ok(line.into_setup(core, prelude).start_with(info))
     }
 
     fn muxer(&self, name: &ProtocolId) -> Result<&Arc<dyn Muxer>, Cause> {

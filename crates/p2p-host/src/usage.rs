@@ -50,6 +50,9 @@ pub struct Usage {
     pub streams_inbound: Used,
     /// Streams that this host has opened, or is opening.
     pub streams_outbound: Used,
+    /// Bytes that all streams hold: received and not read, written and not sent. Beside them a
+    /// connection has buffers of its own, see `docs/limits.md`.
+    pub buffered_bytes: Used,
     /// Connections and streams that were refused since the host was started.
     pub refused: u64,
 }
@@ -66,6 +69,8 @@ pub struct PeerUsage {
     pub streams_inbound: Used,
     /// Streams that this host has opened to it.
     pub streams_outbound: Used,
+    /// Bytes that its streams hold; they have no limit of their own.
+    pub buffered_bytes: usize,
 }
 
 /// What one protocol uses. Streams that are still negotiating are not among its inbound ones.
@@ -93,4 +98,7 @@ pub struct UsageReport {
     pub protocols: Vec<ProtocolUsage>,
     /// Connections and dials of each IPv4 address, IPv6 /56 and /48.
     pub ip_ranges: Vec<(IpRange, Used)>,
+    /// New connections of each of these that count against
+    /// [`Builder::connections_per_ip_rate`](crate::Builder::connections_per_ip_rate).
+    pub ip_rates: Vec<(IpRange, Used)>,
 }

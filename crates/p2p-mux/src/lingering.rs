@@ -48,6 +48,12 @@ impl<K: Copy + Eq + Hash> Lingering<K> {
         released.or_else(|| self.due.front().map(|(due, _)| *due))
     }
 
+    /// Gives back memory that is kept for later.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.due.shrink_to_fit();
+        self.released.shrink_to_fit();
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.due.len() + self.released.len()

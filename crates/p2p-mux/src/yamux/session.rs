@@ -479,7 +479,6 @@ impl MuxCore for Session {
         }
         self.acks.shrink_to_fit();
         self.lingering.shrink_to_fit();
-        self.released.shrink_to_fit();
         self.events.shrink_to_fit();
     }
 
