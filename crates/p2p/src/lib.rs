@@ -34,6 +34,7 @@
 //! | `pem` | no | private keys as PEM text and in PEM files |
 //! | `json` | no | requests and answers in JSON, [`request::json`](request) |
 //! | `dns` | no | names in addresses, `/dns`, `/dns4`, `/dns6` and `/dnsaddr`: [`dns`], which [`builder`] gives to the host with the system's configuration; 54 more crates |
+//! | `metrics` | no | counters and histograms for the `metrics` facade: `docs/metrics.md` |
 //! | `pnet` | no | private networks, [`pnet`] and [`private_builder`] |
 //! | `full` | no | everything above |
 //! | `store` | no | a file for what is known of peers, [`store`]; one more crate; needs Rust 1.90 |
@@ -82,12 +83,86 @@ pub use p2p_store_redb as store;
 #[cfg(feature = "tcp")]
 pub use p2p_transport_tcp as tcp;
 
-/// Begins a host with everything that the enabled features bring.
+/// Begins a host with everything that the enabled features bring. [`Parts`] does the same with
+/// other settings of it.
 pub fn builder() -> Builder {
-    let builder = p2p_host::builder();
+    Parts::default().builder()
+}
+
+/// What [`builder`] puts into a host, to be changed before it does.
+///
+/// ```
+/// # #[cfg(all(feature = "tcp", feature = "noise"))] {
+/// let mut parts = p2p::Parts::default();
+/// parts.tcp = p2p::tcp::Tcp::new().with_port_reuse(true);
+/// parts.noise_cipher = p2p::noise::cipher::Cipher::RUST_CRYPTO;
+/// let builder = parts.builder().listen("/ip4/0.0.0.0/tcp/0");
+/// # }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Parts {
+    /// The TCP transport.
     #[cfg(feature = "tcp")]
-    let builder = builder.transport(tcp::Tcp::default());
-    complete(builder)
+    pub tcp: tcp::Tcp,
+    /// The cipher under Noise: ring's with the feature `ring`, else RustCrypto's. All speak the
+    /// same bytes.
+    #[cfg(feature = "noise")]
+    pub noise_cipher: noise::cipher::Cipher,
+    /// The yamux multiplexer.
+    #[cfg(feature = "yamux")]
+    pub yamux: mux::Yamux,
+}
+
+#[cfg_attr(
+    not(feature = "noise"),
+    allow(clippy::derivable_impls, reason = "the cipher has no default of its own")
+)]
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            #[cfg(feature = "tcp")]
+            tcp: tcp::Tcp::default(),
+            #[cfg(feature = "noise")]
+            noise_cipher: NOISE_CIPHER,
+            #[cfg(feature = "yamux")]
+            yamux: mux::Yamux::default(),
+        }
+    }
+}
+
+impl Parts {
+    /// Begins a host with these parts, and what else the enabled features bring.
+    pub fn builder(self) -> Builder {
+        let builder = p2p_host::builder();
+        #[cfg(feature = "tcp")]
+        let builder = builder.transport(self.tcp.clone());
+        self.complete(builder)
+    }
+
+    /// The same for the private network of `psk`; see [`private_builder`].
+    #[cfg(feature = "pnet")]
+    #[cfg_attr(not(feature = "tcp"), expect(unused_variables, reason = "no transport takes it"))]
+    pub fn private_builder(self, psk: pnet::PreSharedKey) -> Builder {
+        let builder = p2p_host::builder();
+        #[cfg(feature = "tcp")]
+        let builder = builder.transport(pnet::PrivateNetwork::new(psk, self.tcp.clone()));
+        self.complete(builder)
+    }
+
+    fn complete(self, builder: Builder) -> Builder {
+        #[cfg(feature = "dns")]
+        let builder = builder.resolver(dns::Dns::system());
+        #[cfg(feature = "noise")]
+        let builder = builder.security(move |identity| {
+            Ok(noise::Noise::new(identity)?.with_cipher(self.noise_cipher))
+        });
+        #[cfg(feature = "yamux")]
+        let builder = builder.muxer(self.yamux);
+        #[cfg(feature = "mplex")]
+        let builder = builder.muxer(mux::Mplex::default());
+        builder
+    }
 }
 
 /// Begins a host of the private network of `psk`: [`builder`], with every transport in a
@@ -105,25 +180,8 @@ pub fn builder() -> Builder {
 /// # }
 /// ```
 #[cfg(feature = "pnet")]
-#[cfg_attr(not(feature = "tcp"), expect(unused_variables, reason = "no transport takes the key"))]
 pub fn private_builder(psk: pnet::PreSharedKey) -> Builder {
-    let builder = p2p_host::builder();
-    #[cfg(feature = "tcp")]
-    let builder = builder.transport(pnet::PrivateNetwork::new(psk, tcp::Tcp::default()));
-    complete(builder)
-}
-
-fn complete(builder: Builder) -> Builder {
-    #[cfg(feature = "dns")]
-    let builder = builder.resolver(dns::Dns::system());
-    #[cfg(feature = "noise")]
-    let builder =
-        builder.security(|identity| Ok(noise::Noise::new(identity)?.with_cipher(NOISE_CIPHER)));
-    #[cfg(feature = "yamux")]
-    let builder = builder.muxer(mux::Yamux::default());
-    #[cfg(feature = "mplex")]
-    let builder = builder.muxer(mux::Mplex::default());
-    builder
+    Parts::default().private_builder(psk)
 }
 
 /// The paved path's choice; both speak the same bytes.

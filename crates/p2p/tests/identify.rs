@@ -265,6 +265,21 @@ async fn ident_11_an_answer_without_an_end_has_ten_seconds() {
     assert_eq!(echo_once(&dialer, "/memory/7", b"x").await.unwrap(), b"x");
 }
 
+/// Opening its stream had ten seconds, and the answer ten more.
+#[tokio::test(start_paused = true)]
+async fn promise_2_identify_has_ten_seconds_with_the_opening_of_its_stream() {
+    let network = Network::default();
+    let _listener = silent_host(&network).await;
+    let far = network.far_transport(Duration::from_secs(2));
+    let dialer = p2p::builder().transport(far).spawn().await.unwrap();
+    assert!(dialer.unhandle("/ipfs/id/push/1.0.0"));
+    dialer.connect("/memory/7").await.unwrap();
+    let begun = Instant::now();
+    let text = dialer.identify("/memory/7").await.unwrap_err().to_string();
+    assert!(text.contains("no answer within 10s"), "{text}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(10));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_ends_first_says_so() {
     let network = Network::default();

@@ -43,7 +43,7 @@ async fn silent(network: &Network, from: &str) -> Link {
 async fn refusal(events: &mut Events) -> LimitReached {
     let refused = |event| {
         if let Event::InboundFailed { error } = &event {
-            let Cause::Limit(limit) = &error.cause else { panic!("{error}") };
+            let Cause::Limit(limit) = &error.cause else { return None };
             assert!(error.to_string().contains(&limit.to_string()), "{error}");
             return Some(limit.clone());
         }
@@ -257,6 +257,70 @@ async fn conn_45_loopback_and_relayed_addresses_have_no_limit() {
         report.ip_ranges.iter().map(|(range, used)| format!("{range}: {used}")).collect();
     let expected = ["127.0.0.1/32", "::1/128"].map(|range| format!("{range}: 3 (no limit)"));
     assert_eq!(shown, expected);
+}
+
+/// So many silent links from an address, and how many of them were taken.
+async fn taken(network: &Network, host: &Host, from: &str, count: usize) -> usize {
+    let before = host.usage().pending_inbound.count;
+    let mut links = Vec::new();
+    for _ in 0..count {
+        links.push(silent(network, &format!("{from}/memory/1")).await);
+    }
+    sleep(Duration::from_millis(1)).await;
+    let taken = host.usage().pending_inbound.count - before;
+    drop(links);
+    sleep(Duration::from_millis(1)).await;
+    taken
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_new_connections_of_an_address_are_taken_at_a_rate() {
+    let network = Network::default();
+    let rate = |b: Builder| b.connections_per_ip_rate(4, Duration::from_secs(2));
+    let host = listener(&network, rate).await;
+    let mut events = host.events();
+    assert_eq!(taken(&network, &host, "/ip4/192.0.2.1", 6).await, 4);
+    let limit = refusal(&mut events).await;
+    let what = "new connections of one IPv4 address at once";
+    let holder = "192.0.2.1/32, which may have one more in 2.0s";
+    assert_names(&limit, 4, what, holder, "Builder::connections_per_ip_rate");
+    let range: IpRange = "192.0.2.1".parse().unwrap();
+    let rates = host.usage_report().ip_rates;
+    assert_eq!((rates.len(), rates[0].0, used(rates[0].1)), (1, range, (4, 4)));
+    assert_eq!(taken(&network, &host, "/ip4/192.0.2.2", 1).await, 1, "each address for itself");
+    // One more for each two seconds.
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(taken(&network, &host, "/ip4/192.0.2.1", 2).await, 1);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(taken(&network, &host, "/ip4/192.0.2.1", 4).await, 2);
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(host.usage_report().ip_rates, []);
+    assert_eq!(taken(&network, &host, "/ip4/192.0.2.1", 6).await, 4);
+    // What is refused costs the address nothing: an honest peer there has its turn.
+    sleep(Duration::from_secs(2)).await;
+    let honest = dialer_from(&network, "/ip4/192.0.2.1/memory/1").await;
+    honest.connect("/memory/7").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn conn_45_an_ipv6_site_has_four_times_the_rate_and_what_is_near_has_none() {
+    let network = Network::default();
+    let rate = |b: Builder| b.connections_per_ip_rate(2, Duration::from_secs(2));
+    let host = listener(&network, rate).await;
+    let mut events = host.events();
+    for subnet in 1..=4 {
+        assert_eq!(taken(&network, &host, &format!("/ip6/2001:db8:1:{subnet}00::1"), 3).await, 2);
+        let limit = refusal(&mut events).await;
+        assert_eq!((limit.value, limit.what), (2, "new connections of one IPv6 /56 at once"));
+    }
+    assert_eq!(taken(&network, &host, "/ip6/2001:db8:1:500::1", 1).await, 0);
+    let limit = refusal(&mut events).await;
+    let what = "new connections of one IPv6 /48 at once";
+    let setting = "Builder::connections_per_ip_rate";
+    assert_names(&limit, 8, what, "2001:db8:1::/48", setting);
+    for from in ["/ip4/127.0.0.1", "/ip6/::1", "/ip4/192.0.2.1/tcp/1/p2p-circuit", ""] {
+        assert_eq!(taken(&network, &host, from, 10).await, 10, "{from}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -538,4 +602,117 @@ async fn a_flood_of_refusals_pushes_no_other_event_out() {
     links.push(silent(&network, "/memory/1").await);
     let limit = refusal(&mut events).await;
     assert_eq!(limit.what, "pending inbound connections");
+}
+
+// Buffered bytes.
+
+/// A host that reads nothing of `/unread`, and a dialer.
+async fn unread(network: &Network, max: usize) -> (Host, p2p::AcceptedStreams) {
+    let host = listener(network, |b| b.buffered_bytes_max(max)).await;
+    let streams = host.accept("/unread").unwrap();
+    (host, streams)
+}
+
+async fn fill(dialer: &Host, len: usize) -> Stream {
+    let mut stream = dialer.open("/memory/7", "/unread").await.unwrap();
+    stream.write_all(&vec![0; len]).await.unwrap();
+    stream
+}
+
+#[tokio::test(start_paused = true)]
+async fn buffered_bytes_are_shown_for_the_host_and_each_peer() {
+    let network = Network::default();
+    let mplex = p2p_mux::Mplex::default();
+    let (host, mut streams) = unread(&network, 1 << 20).await;
+    let first = dialer(&network, |b| b).await;
+    let second = dialer(&network, |b| b).await;
+    let held = [fill(&first, 10_000).await, fill(&first, 20_000).await, fill(&second, 5_000).await];
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(used(host.usage().buffered_bytes), (35_000, 1 << 20));
+    let report = host.usage_report();
+    assert_eq!(used(report.host.buffered_bytes), (35_000, 1 << 20));
+    let of = |peer| report.peers.iter().find(|of| of.peer == peer).unwrap().buffered_bytes;
+    assert_eq!((of(first.peer_id()), of(second.peer_id())), (30_000, 5_000));
+    let mut one = streams.next().await.unwrap();
+    one.read_exact(&mut [0; 10_000]).await.unwrap();
+    assert_eq!(host.usage().buffered_bytes.count, 25_000);
+    drop(held);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(host.usage().buffered_bytes.count, 0);
+
+    // Another multiplexer tells it as well, and counts what holds the bytes.
+    let bare = |mplex| {
+        let builder = p2p_host::builder().transport(network.transport(None)).muxer(mplex);
+        builder.security(p2p::noise::Noise::new)
+    };
+    let host = bare(mplex.clone()).listen("/memory/8").spawn().await.unwrap();
+    let _streams = host.accept("/unread").unwrap();
+    let dialer = bare(mplex).spawn().await.unwrap();
+    let mut stream = dialer.open("/memory/8", "/unread").await.unwrap();
+    stream.write_all(&[0; 10_000]).await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    let held = host.usage().buffered_bytes.count;
+    assert!((10_000..30_000).contains(&held), "{held}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_too_many_buffered_bytes_nothing_new_is_taken_and_then_the_greatest_holder_goes() {
+    let network = Network::default();
+    let (host, mut streams) = unread(&network, 100_000).await;
+    let mut events = host.events();
+    let (small, great) = (dialer(&network, |b| b).await, dialer(&network, |b| b).await);
+    let _little = fill(&small, 40_000).await;
+    let much = fill(&great, 50_000).await;
+    // Below the limit nothing happens, however long.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(host.peers().len(), 2);
+    let more = fill(&great, 20_000).await;
+    sleep(Duration::from_millis(1100)).await;
+    let reset = small.open("/memory/7", "/echo/1.0.0").await.unwrap_err().to_string();
+    assert!(reset.contains("reset"), "{reset}");
+    let limit = refusal(&mut events).await;
+    let holder = format!("110000 bytes of 2 connections, 70000 by {}", great.peer_id());
+    assert_names(&limit, 100_000, "buffered bytes", &holder, "Builder::buffered_bytes_max");
+    let stranger = dialer(&network, |b| b).await;
+    assert!(stranger.connect("/memory/7").await.is_err());
+    assert_eq!(refusal(&mut events).await.what, "buffered bytes");
+    // The next look finds no less.
+    sleep(Duration::from_secs(1)).await;
+    let gone = next_event(&mut events, |event| {
+        let Event::Disconnected { peer, cause, .. } = event else { return None };
+        Some((peer, cause.to_string()))
+    });
+    let (peer, cause) = gone.await;
+    assert_eq!(peer, great.peer_id());
+    assert!(cause.contains("70000") && cause.contains("Builder::buffered_bytes_max"), "{cause}");
+    drop((much, more));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(used(host.usage().buffered_bytes), (40_000, 100_000));
+    assert_eq!(echo_once(&small, "/memory/7", b"x").await.unwrap(), b"x");
+    stranger.connect("/memory/7").await.unwrap();
+    streams.next().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_reads_within_a_second_keeps_its_connections() {
+    let network = Network::default();
+    let (host, mut streams) = unread(&network, 100_000).await;
+    let great = dialer(&network, |b| b).await;
+    let _much = fill(&great, 120_000).await;
+    sleep(Duration::from_millis(1100)).await;
+    streams.next().await.unwrap().read_exact(&mut [0; 60_000]).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(host.peers(), [great.peer_id()]);
+    assert_eq!(echo_once(&great, "/memory/7", b"x").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protected_peer_is_the_last_to_go_for_its_buffers() {
+    let network = Network::default();
+    let (host, _streams) = unread(&network, 100_000).await;
+    let (small, great) = (dialer(&network, |b| b).await, dialer(&network, |b| b).await);
+    host.protect(&great.peer_id(), "dear").unwrap();
+    let (_little, _much) = (fill(&small, 40_000).await, fill(&great, 90_000).await);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(host.peers(), [great.peer_id()]);
 }
