@@ -19,7 +19,7 @@ usage: p2p-testkit simulate [--seeds N] [--from S] [--hosts N] [--time SECONDS] 
   --seeds N       how many seeds; default 1000
   --from S        the first one; default 0
   --hosts N       hosts of each run; default 20
-  --time SECONDS  virtual time with faults; default 30
+  --time SECONDS  virtual time with faults; default 20
   --noise         Noise on all connections; default: in one seed of eight
   --plaintext     Noise on none";
 

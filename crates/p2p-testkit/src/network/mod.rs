@@ -192,7 +192,7 @@ impl Network {
 
     /// Adds an event of the scenario to the trace.
     pub fn note(&self, text: &str) {
-        self.with(|state, now| state.event(now, "note", &[], text));
+        self.with(|state, now| state.note(now, text));
     }
 
     /// Everything that happened so far, as a number: every byte written, with its time and

@@ -272,9 +272,22 @@ impl State {
         lanes.flat_map(|lane| &lane.segments).map(|segment| segment.bytes.len()).sum()
     }
 
-    pub(super) fn event(&mut self, now: Instant, what: &'static str, numbers: &[u64], text: &str) {
+    /// Adds what the application says.
+    pub(super) fn note(&mut self, now: Instant, text: &str) {
         let at = self.since_epoch(now);
-        self.trace.add(at, what, numbers, text.as_bytes(), || text.to_owned());
+        self.trace.add(at, "note", &[], text.as_bytes(), || text.to_owned());
+    }
+
+    /// Adds what `numbers` tell, and `text` in words.
+    fn event(
+        &mut self,
+        now: Instant,
+        what: &'static str,
+        numbers: &[u64],
+        text: impl FnOnce() -> String,
+    ) {
+        let at = self.since_epoch(now);
+        self.trace.add(at, what, numbers, &[], text);
     }
 
     fn way(&mut self, from: MachineId, to: MachineId) -> &mut Way {
@@ -296,7 +309,8 @@ impl State {
             return;
         }
         way.cut_since = Some(now);
-        self.event(now, "cut", &numbers([from, to]), &self.names(from, to));
+        let names = self.names(from, to);
+        self.event(now, "cut", &numbers([from, to]), || names);
         self.wake_between(from, to);
     }
 
@@ -328,7 +342,8 @@ impl State {
                 *reset_at = reset_at.map(|at| if at > since { at.max(again) } else { at });
             }
         }
-        self.event(now, "heal", &numbers([from, to]), &self.names(from, to));
+        let names = self.names(from, to);
+        self.event(now, "heal", &numbers([from, to]), || names);
         self.wake_between(from, to);
     }
 
@@ -367,14 +382,16 @@ impl State {
                 end.reset_at = Some(end.reset_at.map_or(now, |at| at.min(now)));
             }
         }
-        self.event(now, "reset", &numbers([one, other]), &self.names(one, other));
+        let names = self.names(one, other);
+        self.event(now, "reset", &numbers([one, other]), || names);
         self.wake_between(one, other);
     }
 
     /// Ends everything that runs on a machine, whose system then resets its connections.
     pub(super) fn crash(&mut self, machine: MachineId, now: Instant) {
         self.machines[machine].life += 1;
-        self.event(now, "crash", &numbers([machine]), &self.ip(machine).to_string());
+        let ip = self.ip(machine);
+        self.event(now, "crash", &numbers([machine]), || ip.to_string());
         let bound: Vec<u16> =
             self.listeners.keys().filter(|(of, _)| *of == machine).map(|(_, port)| *port).collect();
         for port in bound {
@@ -473,8 +490,10 @@ impl State {
             Answer::Refused => ("refuse", 0),
             Answer::Nothing => ("lose", 0),
         };
-        let text = format!("{} > {to} {conn}", self.ip(from));
-        self.event(now, what, &[conn], &text);
+        let ip = self.ip(from);
+        let [from] = numbers([from]);
+        let numbers = [conn, from, u64::from(to.port())];
+        self.event(now, what, &numbers, || format!("{ip} > {to} {conn}"));
         answer
     }
 
@@ -555,7 +574,7 @@ impl State {
         let way = self.ways.entry((own, peer)).or_default();
         let lane = &mut conn.lanes[id.side.index()];
         lane.segments.retain(|segment| way.has_passed(segment.arrives, now));
-        self.event(now, "fail", &[id.conn, u64::from(is_reset)], &id.to_string());
+        self.event(now, "fail", &[id.conn, u64::from(is_reset)], || id.to_string());
     }
 
     /// When an end has to be looked at again though nothing new was written to it.
@@ -595,7 +614,7 @@ impl State {
                 self.wakers.extend(other.writer.take());
             }
             let count = u64::try_from(count).unwrap_or(u64::MAX);
-            self.event(now, "read", &[id.conn, count], &format!("{id} {count}"));
+            self.event(now, "read", &[id.conn, count], || format!("{id} {count}"));
             return Ok(Turn::Done(()));
         }
         if let Some(kind) = end.failed {
@@ -716,7 +735,7 @@ impl State {
         if !other.is_gone() {
             self.send(id, Bytes::new(), now);
         }
-        self.event(now, "end", &[id.conn, u64::from(id.side == Side::Dialer)], &id.to_string());
+        self.event(now, "end", &[id.conn, u64::from(id.side == Side::Dialer)], || id.to_string());
     }
 
     /// The application has dropped one half of an end. With the other one it closes the
@@ -753,7 +772,7 @@ impl State {
         end.finished = true;
         other.reset_at.get_or_insert(last.max(now + latency));
         other.wake(&mut self.wakers);
-        self.event(now, "abort", &[id.conn, u64::from(id.side == Side::Dialer)], &id.to_string());
+        self.event(now, "abort", &[id.conn, u64::from(id.side == Side::Dialer)], || id.to_string());
     }
 
     fn forget_if_over(&mut self, conn: u64) {

@@ -186,7 +186,9 @@ fn break_one(
 }
 
 async fn close(world: &World, host: &Host) {
-    world.within("closing a host", CLOSE_MAX, host.close()).await;
+    let closing = timeout(2 * CLOSE_MAX, host.close());
+    // One that hangs has taken too long as well.
+    let _ = world.within("closing a host", CLOSE_MAX, closing).await;
     let usage = host.usage();
     let left = [
         usage.connections_inbound,

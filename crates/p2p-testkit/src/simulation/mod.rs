@@ -30,7 +30,12 @@ mod world;
 
 use std::{ops::Range, time::Duration};
 
+use tokio::time::timeout;
+
 use crate::network::{Outcome, on_all_processors, run};
+
+/// Everything after the last fault has limits, which are less than this together.
+const PEACE_MAX: Duration = Duration::from_secs(600);
 
 /// How large a simulation is.
 #[derive(Clone, Debug)]
@@ -45,7 +50,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             hosts: 20,
-            faults: Duration::from_secs(30),
+            faults: Duration::from_secs(20),
             pause: Duration::from_secs(6),
             noise: None,
         }
@@ -66,7 +71,7 @@ impl Plan {
         self
     }
 
-    /// For how long the hosts are at work and faults happen, in virtual time. Default 30 s.
+    /// For how long the hosts are at work and faults happen, in virtual time. Default 20 s.
     #[must_use]
     pub fn faults(mut self, time: Duration) -> Self {
         self.faults = time;
@@ -139,9 +144,11 @@ pub fn simulate_with(seed: u64, plan: &Plan, trace: Option<Sink>) -> Result<Repo
         if let Some(sink) = trace {
             network.print_trace(sink);
         }
-        course::take(network, plan.clone())
+        let limit = plan.faults + PEACE_MAX;
+        timeout(limit, course::take(network, plan.clone()))
     });
-    let (mut report, mut wrong) = value;
+    let hangs = |_| (Report::default(), vec!["it does not come to its end".into()]);
+    let (mut report, mut wrong) = value.unwrap_or_else(hangs);
     report.trace_hash = trace_hash;
     if tasks > 0 {
         wrong.push(format!("{tasks} tasks are alive after all hosts were closed"));

@@ -64,8 +64,14 @@ const MANNERS: [Manner; 6] = [
 impl Transfer {
     pub(super) fn draw(number: u64, random: &mut Random) -> Self {
         let mut len = || {
-            let most =
-                *random.pick(&[1, 100, 1_000, 1_000, 4_000, 4_000, 20_000, 150_000]).unwrap_or(&1);
+            // Few are larger than the first window of a stream.
+            let most = match random.below(16) {
+                0 => 600_000,
+                1..4 => 20_000,
+                4..8 => 4_000,
+                8..14 => 1_000,
+                _ => 1,
+            };
             u32::try_from(random.below(most)).unwrap_or(0)
         };
         let (request, answer) = (len(), len());
