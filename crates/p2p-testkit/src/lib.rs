@@ -60,3 +60,8 @@ pub mod conformance;
 pub mod hostile;
 pub mod network;
 pub mod simulation;
+
+/// The page on testing, whose example is run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/testing.md")]
+struct Testing;

@@ -6,7 +6,7 @@ use std::{future::Future, io::ErrorKind, time::Duration};
 use p2p_core::{
     DialTarget, Link as CoreLink, ListenEvent, Listener, Pipe, Transport, TransportError,
 };
-use p2p_testkit::network::{Link, Machine, Network, run};
+use p2p_testkit::network::{Link, Machine, Network, for_each_seed, run};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, advance, sleep, timeout},
@@ -295,6 +295,20 @@ fn a_dial_that_is_dropped_leaves_nothing() {
         while timeout(MS(100), case.accept()).await.is_ok() {}
         assert_eq!((case.network.connections(), case.network.buffered()), (0, 0));
     });
+}
+
+#[test]
+fn a_seed_that_fails_is_named_with_how_to_run_it_alone() {
+    let failing = || {
+        for_each_seed(0..40, |network| async move {
+            assert_ne!(network.seed(), 23, "an unlucky number");
+        })
+    };
+    let panic = std::panic::catch_unwind(failing).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(text.starts_with("seed 23 failed: "), "{text}");
+    assert!(text.contains("an unlucky number"), "{text}");
+    assert!(text.ends_with("P2P_SEED=23 cargo test"), "{text}");
 }
 
 /// The trace is of bytes and of times: each makes another one.

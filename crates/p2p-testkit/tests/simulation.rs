@@ -1,4 +1,5 @@
 //! The scenario of hosts, faults and invariants, with many seeds; and an hour of it.
+#![expect(clippy::print_stdout, reason = "the figures of a run, for those who ask")]
 
 use std::{sync::Mutex, time::Duration};
 

@@ -101,7 +101,6 @@ struct MachineState {
     nat: bool,
     read_rate: Option<u64>,
     dialer_ports: u16,
-    listener_ports: u16,
 }
 
 /// One direction between two machines.
@@ -229,7 +228,6 @@ impl State {
             nat: false,
             read_rate: None,
             dialer_ports: 0,
-            listener_ports: 0,
         });
         Some(id)
     }
@@ -419,20 +417,19 @@ impl State {
         machine: MachineId,
         addr: SocketAddr,
     ) -> Result<SocketAddr, io::Error> {
-        let own = &mut self.machines[machine];
+        let own = &self.machines[machine];
         if !addr.ip().is_unspecified() && addr.ip() != own.ip {
             return Err(ErrorKind::AddrNotAvailable.into());
         }
-        let mut port = addr.port();
-        while addr.port() == 0 && (port == 0 || self.listeners.contains_key(&(machine, port))) {
-            port = LISTENER_PORT.saturating_add(own.listener_ports);
-            own.listener_ports = (own.listener_ports + 1) % 10_000;
-        }
-        if self.listeners.contains_key(&(machine, port)) {
-            return Err(ErrorKind::AddrInUse.into());
-        }
+        let is_free = |port: &u16| !self.listeners.contains_key(&(machine, *port));
+        let port = match addr.port() {
+            0 => (LISTENER_PORT..DIALER_PORT).find(is_free),
+            port => Some(port).filter(is_free),
+        };
+        let Some(port) = port else { return Err(ErrorKind::AddrInUse.into()) };
+        let ip = own.ip;
         self.listeners.insert((machine, port), Bound::default());
-        Ok(SocketAddr::new(own.ip, port))
+        Ok(SocketAddr::new(ip, port))
     }
 
     /// Frees a port; connections that nobody has accepted are reset.

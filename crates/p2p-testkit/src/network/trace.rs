@@ -2,18 +2,16 @@
 
 use std::{fmt, time::Duration};
 
-type Sink = Box<dyn FnMut(&str) + Send>;
-
 /// Everything that happened so far, folded into 64 bits. Not for secrets.
 #[derive(Default)]
 pub(super) struct Trace {
     hash: u64,
     events: u64,
-    sink: Option<Sink>,
+    sink: Option<Box<dyn FnMut(&str) + Send>>,
 }
 
 impl Trace {
-    pub(super) fn print(&mut self, sink: Sink) {
+    pub(super) fn print(&mut self, sink: Box<dyn FnMut(&str) + Send>) {
         self.sink = Some(sink);
     }
 

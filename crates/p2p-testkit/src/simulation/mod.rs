@@ -132,14 +132,15 @@ pub fn simulate(seed: u64, plan: &Plan) -> Result<Report, String> {
     simulate_with(seed, plan, None)
 }
 
-/// What takes the lines of a trace.
-type Sink = Box<dyn FnMut(&str) + Send>;
-
 /// The same, with a taker of every event as a line.
 ///
 /// # Errors
 /// As [`simulate`].
-pub fn simulate_with(seed: u64, plan: &Plan, trace: Option<Sink>) -> Result<Report, String> {
+pub fn simulate_with(
+    seed: u64,
+    plan: &Plan,
+    trace: Option<Box<dyn FnMut(&str) + Send>>,
+) -> Result<Report, String> {
     let Outcome { value, trace_hash, tasks } = run(seed, |network| {
         if let Some(sink) = trace {
             network.print_trace(sink);
