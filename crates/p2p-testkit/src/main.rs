@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use p2p_testkit::simulation::{Plan, Report, replay_command, simulate_all, simulate_with};
+use p2p_testkit::simulation::{Plan, Report, replay_command, simulate_all, simulate_traced};
 
 const USAGE: &str = "\
 Runs hosts on a simulated network, with faults, and checks that nothing is lost, hung or left.
@@ -118,7 +118,7 @@ fn parse(args: &[String]) -> Result<Args, String> {
 fn replay(args: &Args) -> ExitCode {
     let seed = args.only.unwrap_or_default();
     let sink = |line: &str| println!("{line}");
-    match simulate_with(seed, &args.plan, Some(Box::new(sink))) {
+    match simulate_traced(seed, &args.plan, sink) {
         Ok(report) => {
             println!("seed {seed}: nothing is wrong\n{report:#?}");
             ExitCode::SUCCESS

@@ -212,7 +212,7 @@ impl Network {
     /// Hands every further event to `sink`, as a line without its end. It is called under the
     /// network's lock: it must not use the network.
     pub fn print_trace(&self, sink: impl FnMut(&str) + Send + 'static) {
-        self.with(|state, _| state.trace.print(Box::new(sink)));
+        self.with(|state, _| state.trace.print(sink));
     }
 }
 

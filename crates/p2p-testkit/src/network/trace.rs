@@ -2,17 +2,20 @@
 
 use std::{fmt, time::Duration};
 
+/// Takes every event as a line.
+struct Sink(Box<dyn FnMut(&str) + Send>);
+
 /// Everything that happened so far, folded into 64 bits. Not for secrets.
 #[derive(Default)]
 pub(super) struct Trace {
     hash: u64,
     events: u64,
-    sink: Option<Box<dyn FnMut(&str) + Send>>,
+    sink: Option<Sink>,
 }
 
 impl Trace {
-    pub(super) fn print(&mut self, sink: Box<dyn FnMut(&str) + Send>) {
-        self.sink = Some(sink);
+    pub(super) fn print(&mut self, sink: impl FnMut(&str) + Send + 'static) {
+        self.sink = Some(Sink(Box::new(sink)));
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -37,7 +40,7 @@ impl Trace {
         self.fold_bytes(what.as_bytes());
         numbers.iter().for_each(|number| self.fold(*number));
         self.fold_bytes(bytes);
-        if let Some(sink) = &mut self.sink {
+        if let Some(Sink(sink)) = &mut self.sink {
             sink(&format!("{:12.6} {what} {}", at.as_secs_f64(), text()));
         }
     }

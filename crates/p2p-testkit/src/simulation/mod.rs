@@ -32,7 +32,7 @@ use std::{ops::Range, time::Duration};
 
 use tokio::time::timeout;
 
-use crate::network::{Outcome, on_all_processors, run};
+use crate::network::{Network, Outcome, on_all_processors, run};
 
 /// Everything after the last fault has limits, which are less than this together.
 const PEACE_MAX: Duration = Duration::from_secs(600);
@@ -129,22 +129,24 @@ pub struct Report {
 /// # Errors
 /// What was wrong, one sentence a line.
 pub fn simulate(seed: u64, plan: &Plan) -> Result<Report, String> {
-    simulate_with(seed, plan, None)
+    take_course(seed, plan, |_| ())
 }
 
-/// The same, with a taker of every event as a line.
+/// The same, and hands every event of the network to `sink`, as a line without its end.
 ///
 /// # Errors
 /// As [`simulate`].
-pub fn simulate_with(
+pub fn simulate_traced(
     seed: u64,
     plan: &Plan,
-    trace: Option<Box<dyn FnMut(&str) + Send>>,
+    sink: impl FnMut(&str) + Send + 'static,
 ) -> Result<Report, String> {
+    take_course(seed, plan, |network| network.print_trace(sink))
+}
+
+fn take_course(seed: u64, plan: &Plan, prepare: impl FnOnce(&Network)) -> Result<Report, String> {
     let Outcome { value, trace_hash, tasks } = run(seed, |network| {
-        if let Some(sink) = trace {
-            network.print_trace(sink);
-        }
+        prepare(&network);
         let limit = plan.faults + PEACE_MAX;
         timeout(limit, course::take(network, plan.clone()))
     });
