@@ -311,6 +311,12 @@ fn a_seed_that_fails_is_named_with_how_to_run_it_alone() {
     assert!(text.ends_with("P2P_SEED=23 cargo test"), "{text}");
 }
 
+#[test]
+#[should_panic(expected = "within a day of virtual time")]
+fn a_scenario_that_hangs_fails_at_once() {
+    run(1, |_| std::future::pending::<()>());
+}
+
 /// The trace is of bytes and of times: each makes another one.
 #[test]
 fn the_trace_tells_seeds_bytes_and_times_apart() {

@@ -7,14 +7,21 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::runtime::{self, Handle};
+use tokio::{
+    runtime::{self, Handle},
+    time::timeout,
+};
 
 use super::Network;
 
 /// The environment variable with the one seed that [`for_each_seed`] then runs.
 const SEED: &str = "P2P_SEED";
+
+/// Virtual time after which a scenario is taken to hang.
+const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What came of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +41,8 @@ pub struct Outcome<T> {
 /// Every task that is spawned with [`tokio::spawn`] belongs to the run and ends with it.
 ///
 /// # Panics
-/// Where the scenario does, and inside another tokio runtime.
+/// Where the scenario does, when it is not over after a day of virtual time (one that hangs comes
+/// there at once), and inside another tokio runtime.
 pub fn run<T, F>(seed: u64, scenario: impl FnOnce(Network) -> F) -> Outcome<T>
 where
     F: Future<Output = T>,
@@ -43,7 +51,8 @@ where
     let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
     runtime.block_on(async {
         let network = Network::new(seed);
-        let value = scenario(network.clone()).await;
+        let value = timeout(TIME_MAX, scenario(network.clone())).await;
+        let value = value.expect("the scenario is over within a day of virtual time");
         let tasks = Handle::current().metrics().num_alive_tasks();
         Outcome { value, trace_hash: network.trace_hash(), tasks }
     })
