@@ -27,7 +27,7 @@ const STREAMS_OF_CONNECTION: usize = 100;
 /// Connections that are dialed at once in `idle-conns`.
 const DIALS_AT_ONCE: usize = 32;
 /// `bulk-loaded-rr` ends after so long, with fewer requests.
-const LOADED_MAX: Duration = Duration::from_secs(5);
+const LOADED_MAX: Duration = Duration::from_secs(4);
 /// Nothing takes longer, but for what moves bytes.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
@@ -477,7 +477,7 @@ async fn loaded_rr<N: Node>(args: &Args) -> Result<Figures, Failure> {
         });
     }
     let mut stream = client.open(Protocol::Echo).await?;
-    exchanges(&mut stream, count.div_ceil(20), Some(LOADED_MAX)).await?;
+    exchanges(&mut stream, count.div_ceil(20), Some(LOADED_MAX / 4)).await?;
     let (begun, before) = (Instant::now(), sent.load(Ordering::Relaxed));
     let mut times = exchanges(&mut stream, count, Some(LOADED_MAX)).await?;
     let moved = sent.load(Ordering::Relaxed) - before;
