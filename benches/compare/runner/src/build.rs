@@ -49,11 +49,12 @@ pub fn peers() -> Result<Vec<String>, Failure> {
     Ok(missing)
 }
 
-/// Clean debug builds: wall and processor time, and how many crates there are.
-pub fn times(options: &Options) -> Result<Value, Failure> {
+/// Clean debug builds: wall and processor time, and how many crates there are. What is measured is
+/// written after each.
+pub fn times(options: &Options) -> Result<(), Failure> {
     let rounds = options.rounds.unwrap_or(1);
     let folder = options::target_folder()?.join("compare-builds");
-    let mut report = Map::new();
+    let mut report: Map<String, Value> = Map::new();
     for (name, dependency) in DEPENDENCIES {
         let project = folder.join(name.replace(' ', "-"));
         prepare(&project, dependency)?;
@@ -93,8 +94,10 @@ pub fn times(options: &Options) -> Result<Value, Failure> {
         // Itself is one of them.
         let crates = crates.len().saturating_sub(1);
         report.insert(name.into(), json!({ "crates": crates, "wall_s": wall, "cpu_s": cpu }));
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(options.out_folder()?.join("build.json"), text + "\n")?;
     }
-    Ok(Value::Object(report))
+    Ok(())
 }
 
 fn prepare(project: &Path, dependency: &str) -> Result<(), Failure> {

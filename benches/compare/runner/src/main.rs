@@ -33,8 +33,7 @@ async fn compare() -> Result<(), Failure> {
     let out = options.out_folder()?;
     fs::create_dir_all(&out)?;
     if options.build_times {
-        let figures = build::times(&options)?;
-        fs::write(out.join("build.json"), serde_json::to_string_pretty(&figures)? + "\n")?;
+        build::times(&options)?;
         return write_report(&options);
     }
     if options.report_only {
