@@ -41,6 +41,9 @@ const SENT_LEN_MAX: usize = 4096;
 /// The largest message that is read, in bytes, and how many make up one answer (IDENT-09).
 const MESSAGE_LEN_MAX: usize = 8192;
 const MESSAGES_MAX: usize = 10;
+/// Entries of either list that are looked at. An entry of no length has two bytes on the wire, and
+/// a dozen times as many in memory.
+const ENTRIES_MAX: usize = 4096;
 /// What is kept of one peer (IDENT-13).
 const ADDRS_MAX: usize = 64;
 pub(crate) const PROTOCOLS_MAX: usize = 1024;
@@ -283,6 +286,8 @@ fn merge(mut bytes: Bytes) -> Result<proto::Identify, String> {
             return Err(format!("a message of {len} bytes ends after {}", bytes.len()));
         }
         merged.merge(bytes.split_to(len)).map_err(|error| error.to_string())?;
+        merged.protocols.truncate(ENTRIES_MAX);
+        merged.listen_addrs.truncate(ENTRIES_MAX);
     }
     Ok(merged)
 }
@@ -464,6 +469,23 @@ mod tests {
     use p2p_core::Keypair;
 
     use super::*;
+
+    /// Ten messages of entries without length were 2.6 MiB for a moment.
+    #[test]
+    fn an_answer_of_empty_entries_was_made_thirty_times_as_large() {
+        for entry in [[2 << 3 | 2, 0], [3 << 3 | 2, 0]] {
+            let part = entry.repeat(MESSAGE_LEN_MAX / 2);
+            let mut answer = bytes::BytesMut::new();
+            for _ in 0..MESSAGES_MAX {
+                varint::encode(u64::try_from(part.len()).unwrap(), &mut answer);
+                answer.extend_from_slice(&part);
+            }
+            let merged = merge(answer.freeze()).unwrap();
+            let lists = (merged.listen_addrs, merged.protocols);
+            assert_eq!(lists.0.len() + lists.1.len(), ENTRIES_MAX);
+            assert!(lists.0.capacity() + lists.1.capacity() <= 2 * ENTRIES_MAX);
+        }
+    }
 
     /// They came out as empty, and as ending in `/p2p`.
     #[test]
