@@ -66,7 +66,8 @@ pub struct Network {
 
 impl Network {
     pub fn transport(&self, plan: Option<Plan>) -> Memory {
-        Memory { network: self.clone(), plan, latency: Duration::ZERO, from: UNKNOWN.into() }
+        let (latency, from) = (Duration::ZERO, UNKNOWN.into());
+        Memory { network: self.clone(), plan, latency, from, pipe_len: 4096 }
     }
 
     /// Links on which everything takes `latency` each way.
@@ -85,6 +86,8 @@ pub struct Memory {
     plan: Option<Plan>,
     latency: Duration,
     from: String,
+    /// What a link holds each way, in bytes.
+    pub pipe_len: usize,
 }
 
 fn port(addr: &Multiaddr) -> Option<u64> {
@@ -111,7 +114,7 @@ impl Transport for Memory {
             std::future::pending::<()>().await;
         }
         let sender = self.network.listeners.lock().unwrap().get(&port).cloned();
-        let (near, far) = tokio::io::duplex(4096);
+        let (near, far) = tokio::io::duplex(self.pipe_len);
         let near = if self.latency.is_zero() { near } else { delayed(near, self.latency) };
         sender
             .ok_or_else(refused)?
