@@ -66,24 +66,105 @@ fn points_of(name: &str) -> Vec<String> {
     points
 }
 
-/// Tests by point, each with the crate it is in.
-fn shown() -> BTreeMap<String, BTreeSet<String>> {
+/// All tests, each after the crate it is in.
+fn tests() -> BTreeSet<(String, String)> {
     let mut files = Vec::new();
     for folder in ["crates", "interop"] {
         sources(&root().join(folder), &mut files);
     }
-    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut tests = BTreeSet::new();
     for file in files {
         let inside = file.strip_prefix(root()).unwrap();
         let mut parts = inside.iter().map(|part| part.to_str().unwrap());
         let krate = parts.find(|part| *part != "crates").unwrap();
         for name in tests_in(&fs::read_to_string(&file).unwrap()) {
-            for point in points_of(&name) {
-                shown.entry(point).or_default().insert(format!("{krate}: `{name}`"));
-            }
+            tests.insert((krate.to_owned(), name));
+        }
+    }
+    tests
+}
+
+/// Tests by point, each with the crate it is in.
+fn shown() -> BTreeMap<String, BTreeSet<String>> {
+    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (krate, name) in tests() {
+        for point in points_of(&name) {
+            shown.entry(point).or_default().insert(format!("{krate}: `{name}`"));
         }
     }
     shown
+}
+
+/// The tests that a text names: a crate, a colon, and the name between backticks.
+fn named(text: &str) -> Vec<(String, String)> {
+    let parts: Vec<&str> = text.split('`').collect();
+    let mut named = Vec::new();
+    for pair in parts.windows(2).step_by(2) {
+        let [before, name] = pair else { continue };
+        let other = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+        let krate = before.strip_suffix(": ").and_then(|before| before.rsplit(other).next());
+        if let Some(krate) = krate.filter(|krate| krate.starts_with("p2p")) {
+            named.push((krate.to_owned(), (*name).to_owned()));
+        }
+    }
+    named
+}
+
+#[test]
+fn every_test_that_promises_and_advisories_name_exists() {
+    let tests = tests();
+    for (page, least) in [("PROMISES.md", 60), ("docs/advisories.md", 60)] {
+        let named = named(&fs::read_to_string(root().join(page)).unwrap());
+        let gone: Vec<_> = named.iter().filter(|test| !tests.contains(test)).collect();
+        assert!(gone.is_empty(), "{page} names tests that there are not: {gone:?}");
+        assert!(named.len() >= least, "{page} names {} tests", named.len());
+    }
+}
+
+#[test]
+fn tests_that_a_page_names_are_read_out_of_it() {
+    let text = "a `word`, p2p-mux: `one`, `two`; p2p: `three`<br>p2p-host: `four`\n- p2p: `five`";
+    let names: Vec<String> = named(text).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, ["one", "three", "four", "five"]);
+}
+
+/// A version as numbers.
+fn version(text: &str) -> Vec<u64> {
+    text.split('.').map_while(|part| part.parse().ok()).collect()
+}
+
+#[test]
+fn rustsec_2025_0009_rustsec_2026_0118_dependencies_with_known_holes_are_not_used() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    // The first good version; none where there is no fix.
+    let holes = [
+        ("ring", Some("0.17.12")),
+        ("hickory-proto", Some("0.26.1")),
+        ("hickory-resolver", Some("0.26.1")),
+        ("ed25519-dalek", Some("2.0.0")),
+        ("multihash", Some("0.11.3")),
+        ("prost", Some("0.6.1")),
+        ("snow", Some("0.9.5")),
+        ("yamux", Some("0.13.10")),
+        ("quinn-proto", Some("0.11.15")),
+        ("rsa", None),
+    ];
+    let lines: Vec<&str> = lock.lines().collect();
+    let mut seen = 0;
+    for pair in lines.windows(2) {
+        let [name, found] = pair else { continue };
+        let Some(name) = name.strip_prefix("name = \"").and_then(|rest| rest.strip_suffix('"'))
+        else {
+            continue;
+        };
+        let found = found.trim_start_matches("version = \"").trim_end_matches('"');
+        if let Some((_, good)) = holes.iter().find(|(hole, _)| *hole == name) {
+            let good = good.unwrap_or_else(|| panic!("{name} {found} is used"));
+            assert!(version(found) >= version(good), "{name} {found} is used");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "only {seen} of them are found in Cargo.lock");
 }
 
 /// A row of a table: point, level, what it asks, and what shows it.
