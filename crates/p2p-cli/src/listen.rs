@@ -127,6 +127,13 @@ fn tell_one(event: &Event, out: &Output) {
             let text = format_args!("refused a stream of {peer}: {}", printable(&limit));
             out.event("stream_refused", &fields, text);
         }
+        Event::StoreFailed { error } => {
+            let error = error.to_string();
+            out.event("store_failed", &[("cause", json!(error))], printable(&error));
+        }
+        Event::StoreRecovered => {
+            out.event("store_recovered", &[], "the store of peers works again")
+        }
         Event::Missed { count } => {
             let fields = [("count", json!(count))];
             out.event("missed", &fields, format_args!("{count} events were missed"));

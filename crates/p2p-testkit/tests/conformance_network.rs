@@ -1,5 +1,4 @@
 //! The transport suite on the simulated network.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 
