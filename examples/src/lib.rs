@@ -32,3 +32,11 @@ struct FromGoLibp2p;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/src/deployment.md")]
 struct Deployment;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/src/testing.md")]
+struct Testing;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/src/transport.md")]
+struct Transport;

@@ -86,6 +86,28 @@ fn private_network() {
 }
 
 #[test]
+fn metrics() {
+    let node = Program::start(env!("CARGO_BIN_EXE_metrics"), &[]);
+    let addr = node.next_line();
+    let web = node.line_that(|line| line.starts_with("http://"));
+    let web = web.trim_start_matches("http://").trim_end_matches("/metrics");
+    assert_eq!(ends_well(env!("CARGO_BIN_EXE_echo"), &[&addr, "hello"]), "hello\n");
+    let mut asking = std::net::TcpStream::connect(web).expect("a web server");
+    asking.set_read_timeout(Some(WAIT_MAX)).expect("set");
+    asking.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("asked");
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("p2p_connections_opened_total{"), "{answer}");
+    assert!(answer.contains("protocol=\"/echo/1.0.0\""), "{answer}");
+}
+
+#[test]
+fn unix_transport() {
+    ends_well(env!("CARGO_BIN_EXE_unix-transport"), &[]);
+}
+
+#[test]
 fn each_is_under_80_lines() {
     let mut seen = 0;
     for entry in fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("the folder") {
@@ -96,7 +118,7 @@ fn each_is_under_80_lines() {
             seen += 1;
         }
     }
-    assert!(seen >= 6);
+    assert!(seen >= 8);
 }
 
 /// The other implementation's code in the guide is a program of `interop`, compiled there.
@@ -107,6 +129,14 @@ fn the_guide_quotes_a_program_that_compiles() {
     let program = read("interop/peer-rust-libp2p/examples/guide_echo.rs");
     let chapter = read("docs/guide/src/from-rust-libp2p.md");
     assert!(chapter.contains(&format!("```rust,ignore\n{program}```")));
+}
+
+#[test]
+fn the_guide_has_the_transport_as_it_is() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let read = |path: &str| fs::read_to_string(format!("{root}/{path}")).expect("a file");
+    let program = read("examples/unix_transport.rs");
+    assert!(read("docs/guide/src/transport.md").contains(&format!("```rust,no_run\n{program}```")));
 }
 
 /// Every chapter is in the table of contents, and its code is compiled by `src/lib.rs`.

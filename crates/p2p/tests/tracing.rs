@@ -151,7 +151,8 @@ async fn connections_and_streams_have_spans_that_say_whose_they_are() {
         let packets = log.of(packet, &[]);
         assert!(packets.len() > 4, "{packet}");
         for packet in packets {
-            assert_eq!((packet.level, &*packet.target), (Level::TRACE, "p2p_mux::driver"));
+            assert_eq!(packet.level, Level::TRACE);
+            assert!(packet.target.starts_with("p2p_mux::driver"), "{packet:#?}");
             assert_eq!(packet.within, ["connection"]);
         }
     }

@@ -45,7 +45,8 @@ fn constant(file: &str, name: &str) -> usize {
 }
 
 const UPGRADE: &str = "p2p-host/src/upgrade.rs";
-const DRIVER: &str = "p2p-mux/src/driver.rs";
+const READER: &str = "p2p-mux/src/driver/reader.rs";
+const WRITER: &str = "p2p-mux/src/driver/writer.rs";
 const SESSION: &str = "p2p-mux/src/yamux/session.rs";
 const INCOMING: &str = "p2p-mux/src/yamux/session/incoming.rs";
 const RECEIVED: &str = "p2p-mux/src/received.rs";
@@ -72,11 +73,11 @@ fn pending() -> usize {
 
 /// What a connection under load may hold besides the windows of its `streams`.
 fn under_load(streams: usize) -> usize {
-    let read = constant(DRIVER, "READ_LEN_MAX");
+    let read = constant(READER, "READ_LEN_MAX");
     let receiving =
-        (1 + constant(DRIVER, "READ_BLOCKS_MAX") + constant(INCOMING, "REFERENCED_MAX")) * read;
+        (1 + constant(READER, "READ_BLOCKS_MAX") + constant(INCOMING, "REFERENCED_MAX")) * read;
     // What is taken exceeds the budget by less than a frame.
-    let sending = constant(DRIVER, "TRANSMIT_LEN") + constant(SESSION, "BLOCK_LEN_MAX");
+    let sending = constant(WRITER, "TRANSMIT_LEN") + constant(SESSION, "BLOCK_LEN_MAX");
     let blocks = constant(SESSION, "BLOCKS_MAX") * constant(SESSION, "BLOCK_LEN_MAX");
     let queued =
         constant(SESSION, "SEND_BUFFERS_MAX") + streams * constant(SESSION, "SEND_BUFFER_MIN");
