@@ -143,7 +143,7 @@ pub(crate) enum PipeCommand {
 
 const FORWARD_HELP: &str = "\
 Examples: p2p forward --local 127.0.0.1:8080 --peer ADDR --remote 127.0.0.1:80
-          p2p forward --local unix:/tmp/db --peer ADDR --remote unix:/run/db \\
+          p2p forward --local unix:/run/local-db --peer ADDR --remote unix:/run/db \\
                       --local 127.0.0.1:8080 --remote localhost:80
 
 SSH over it, with `p2p serve-tcp --allow 127.0.0.1:22` at the other end:
