@@ -128,7 +128,7 @@ impl Desk {
         driver.into_iter().for_each(Waker::wake);
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "yamux"))]
     pub(super) fn holds_writer(&self) -> bool {
         self.lock().writer.is_some()
     }

@@ -306,6 +306,19 @@ impl MuxCore for Session {
         Ok(())
     }
 
+    fn handle_idle(&mut self) {
+        self.streams.shrink_to_fit();
+        if self.headers.is_empty() {
+            self.headers = BytesMut::new();
+        }
+        for ids in [&mut self.unaccepted, &mut self.refusals, &mut self.control, &mut self.ready] {
+            ids.shrink_to_fit();
+        }
+        self.opens.shrink_to_fit();
+        self.lingering.shrink_to_fit();
+        self.events.shrink_to_fit();
+    }
+
     fn handle_timeout(&mut self, now: Instant) -> Result<(), MuxError> {
         self.look_at_clock(now);
         while let Some(id) = self.lingering.pop_due(now) {

@@ -19,7 +19,7 @@ use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, StreamError, Stre
 
 use super::{
     Config,
-    frame::{is_inbound, number, stream_id},
+    frame::{number, stream_id},
     session::{Counters, Session},
 };
 

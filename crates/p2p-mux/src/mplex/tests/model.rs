@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::frame::is_inbound, *};
 use crate::model::{self, Terms, agree};
 
 const SEEDS: u64 = 3000;
