@@ -52,6 +52,7 @@ impl Session {
     }
 
     /// The memory that received data may hold, in bytes.
+    #[cfg(feature = "yamux")]
     pub(in crate::mplex) fn received_max(&self) -> usize {
         self.config.connection_received_max
     }
