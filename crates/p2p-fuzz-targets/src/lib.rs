@@ -1,5 +1,6 @@
 //! What the fuzzers of this project run: one function for each decoder and state machine that takes
-//! bytes from the wire, from a file or from a user.
+//! bytes from the wire, from a file or from a user, and one for two whole hosts and what lies
+//! between them.
 //!
 //! ```text
 //!   fuzz/fuzz_targets/NAME.rs ──► NAME(data) ◄── tests/replay.rs ◄── fuzz/{corpus,regressions}/NAME/
@@ -12,6 +13,7 @@
 //! A new target is a function here, a line in [`TARGETS`], and in `fuzz/` a file in
 //! `fuzz_targets`, a `[[bin]]` and a corpus. The replay fails while one of them is missing.
 
+mod connection;
 mod host;
 mod input;
 mod multistream;
@@ -24,6 +26,7 @@ mod protobuf;
 mod signed;
 mod vocabulary;
 
+pub use connection::connection;
 pub use host::{dial_target, identify, key_file};
 pub use multistream::{multistream_initiator, multistream_pair, multistream_responder};
 pub use mux::{mplex_pair, mplex_session, yamux_pair, yamux_session};
@@ -39,6 +42,7 @@ pub use vocabulary::{
 /// Every target with its name, which is that of its corpus.
 #[expect(clippy::type_complexity, reason = "two words a line, and no word for them")]
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("connection", connection),
     ("dial_target", dial_target),
     ("envelope", envelope),
     ("identify", identify),

@@ -15,7 +15,8 @@ use p2p_fuzz_targets::TARGETS;
 const VARIANTS: usize = 1000;
 /// The same where one run takes long.
 const VARIANTS_SLOW: usize = 60;
-const SLOW: [&str; 12] = [
+const SLOW: [&str; 13] = [
+    "connection",
     "envelope",
     "key_file",
     "mplex_pair",
