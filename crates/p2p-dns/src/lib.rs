@@ -4,6 +4,11 @@
 //! It asks the system's name servers, or others that it is given, over UDP and, where an answer
 //! does not fit, TCP. What the answers mean is the host's business: here names become records.
 //!
+//! ```text
+//!   /dnsaddr/example.com ─ TXT ─► /dns4/a.example.com/tcp/4001/p2p/… ─ A ─► /ip4/192.0.2.7/tcp/4001/p2p/…
+//!   └──────────────── the host asks, bounded in number and depth; Dns answers ─────────────────┘
+//! ```
+//!
 //! It deliberately has no DNSSEC and no encrypted DNS: who answers at an address proves its peer
 //! id in any case.
 //!

@@ -8,6 +8,11 @@
 //! # }
 //! ```
 //!
+//! ```text
+//!   a host's memory ── what changed, once a second ──► Redb ──► peers.redb
+//!                   ◄────────── all, at the start ────       (format │ peers)
+//! ```
+//!
 //! It is a [redb](https://www.redb.org) database with two tables: `peers`, from peer ids to
 //! entries, which are the host's own, and `format`, with the numbers of the layout and of the
 //! entries' form. Every write is one transaction in two phases: it is there as a whole or not at

@@ -1,6 +1,6 @@
 //! The TCP transport of the `p2p` libp2p implementation.
 //!
-//! It turns `/ip4/…/tcp/…` and `/ip6/…/tcp/…` into connected sockets, and that is all: a secure
+//! It turns `/ip4/…/tcp/…` and `/ip6/…/tcp/…` into connected sockets, and that deliberately is all: a secure
 //! channel and a multiplexer come from other crates, names (`/dns4/…`) are resolved before.
 //!
 //! ```text

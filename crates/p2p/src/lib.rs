@@ -20,6 +20,14 @@
 //! This crate is names only: it re-exports the others behind features, and [`builder`] fills in
 //! what they bring. The types are explained where they are: [`Host`], [`Builder`], [`Stream`].
 //!
+//! ```text
+//!   builder() ──► Host ──► open, handle, request, ping, … ──► Stream
+//!     ▲ tcp, dns, pnet      noise (ring)      yamux, mplex      store, metrics
+//! ```
+//!
+//! It deliberately has no type, trait or setting of its own, but for [`Parts`], which changes what
+//! [`builder`] fills in.
+//!
 //! # Features
 //!
 //! | feature | on by default | brings |
