@@ -1,4 +1,5 @@
 //! An echo of one message with rust-libp2p, as the guide quotes it.
+#![expect(clippy::print_stdout, reason = "a program")]
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, io::copy};
 use libp2p::{
