@@ -252,6 +252,7 @@ fn a_second_ctrl_c_ends_what_is_stuck() {
     // One after the other until two have been told apart.
     let status = loop {
         program.signal("-INT");
+        // The system makes one of two signals that come at once, and tells of neither's arrival.
         thread::sleep(Duration::from_millis(20));
         if let Some(status) = program.child.try_wait().expect("it is this test's child") {
             break status;

@@ -253,18 +253,12 @@ async fn conn_16_dialing_each_other_at_once_ends_with_usable_connections() {
 async fn conn_17_streams_go_over_a_direct_connection_then_the_busiest_then_the_newest() {
     let network = Network::default();
     let (_, host, _) = pair(&network).await;
-    let identity = p2p::Keypair::generate().unwrap();
-    let peer = identity.public().peer_id();
-    let mut same = Vec::new();
-    for from in ["/memory/1", "/memory/2", "/memory/3", "/memory/4/p2p-circuit/memory/4"] {
-        let transport = network.transport_from(from);
-        let dialer = p2p::builder().transport(transport).identity(identity.clone());
-        let dialer = dialer.spawn().await.unwrap();
-        dialer.handle("/echo/1.0.0", echo).unwrap();
-        dialer.connect("/memory/7").await.unwrap();
-        dialer.identify("/memory/7").await.unwrap();
-        same.push(dialer);
-    }
+    let mut same = dialers_of_one_peer(
+        &network,
+        &["/memory/1", "/memory/2", "/memory/3", "/memory/4/p2p-circuit/memory/4"],
+    )
+    .await;
+    let peer = same[0].peer_id();
     let remote = |stream: &Stream| stream.connection().remote().to_string();
     let open = async || host.open(peer, "/echo/1.0.0").await.unwrap();
     let newest = open().await;
@@ -285,18 +279,8 @@ async fn conn_17_streams_go_over_a_direct_connection_then_the_busiest_then_the_n
 async fn conn_17_a_connection_without_room_for_a_stream_is_passed_over() {
     let network = Network::default();
     let (_, host, _) = pair(&network).await;
-    let identity = p2p::Keypair::generate().unwrap();
-    let peer = identity.public().peer_id();
-    let mut same = Vec::new();
-    for from in ["/memory/1", "/memory/2"] {
-        let transport = network.transport_from(from);
-        let dialer = p2p::builder().transport(transport).identity(identity.clone());
-        let dialer = dialer.spawn().await.unwrap();
-        dialer.handle("/echo/1.0.0", echo).unwrap();
-        dialer.connect("/memory/7").await.unwrap();
-        dialer.identify("/memory/7").await.unwrap();
-        same.push(dialer);
-    }
+    let same = dialers_of_one_peer(&network, &["/memory/1", "/memory/2"]).await;
+    let peer = same[0].peer_id();
     let remote = |stream: &Stream| stream.connection().remote().to_string();
     let begun = Instant::now();
     let mut streams = Vec::new();
@@ -323,6 +307,22 @@ async fn conn_17_a_connection_without_room_for_a_stream_is_passed_over() {
     let freed = remote(&ended);
     drop(ended);
     assert_eq!(remote(&waiting.await.unwrap().unwrap()), freed);
+}
+
+/// Hosts with one identity that have connected from these places, one after the other.
+async fn dialers_of_one_peer(network: &Network, places: &[&str]) -> Vec<Host> {
+    let identity = p2p::Keypair::generate().unwrap();
+    let mut same = Vec::new();
+    for from in places {
+        let transport = network.transport_from(from);
+        let dialer = p2p::builder().transport(transport).identity(identity.clone());
+        let dialer = dialer.spawn().await.unwrap();
+        dialer.handle("/echo/1.0.0", echo).unwrap();
+        dialer.connect("/memory/7").await.unwrap();
+        dialer.identify("/memory/7").await.unwrap();
+        same.push(dialer);
+    }
+    same
 }
 
 async fn sleep_a_little() {

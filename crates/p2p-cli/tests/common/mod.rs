@@ -100,14 +100,8 @@ impl Program {
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        while Instant::now() < self.until {
-            if let Some(status) = self.child.try_wait().expect("it is this test's child") {
-                return status;
-            }
-            // A process ends without a word to wait for: looked for until the limit.
-            thread::sleep(Duration::from_millis(5));
-        }
-        panic!("it does not end; so far {:#?}", self.seen);
+        let ended = end_of(&mut self.child, self.until);
+        ended.unwrap_or_else(|| panic!("it does not end; so far {:#?}", self.seen))
     }
 
     /// Waits for the end; the program has to come to it by itself.
@@ -265,13 +259,7 @@ impl Piped {
     }
 
     pub fn code(&mut self) -> Option<i32> {
-        while Instant::now() < self.until {
-            if let Some(status) = self.child.try_wait().expect("it is this test's child") {
-                return status.code();
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        panic!("it does not end");
+        end_of(&mut self.child, self.until).expect("it ends").code()
     }
 }
 
@@ -281,6 +269,18 @@ impl Drop for Piped {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// How a program ends, if it does so until then.
+fn end_of(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().expect("it is this test's child") {
+            return Some(status);
+        }
+        // A process ends without a word to wait for, but to one that would wait for ever.
+        thread::sleep(Duration::from_millis(5));
+    }
+    None
 }
 
 /// Bytes without a pattern, the same for the same seed.

@@ -121,6 +121,15 @@ async fn dialed(
     (Script::new(pipe), dialing)
 }
 
+/// A listener's handshake that has come as far as the dialer's first message.
+async fn heard_first(script: &mut Script) -> RawHandshake {
+    script.negotiate(Role::Responder, "/noise").await.unwrap();
+    let mut handshake = RawHandshake::new(9);
+    let first = script.hear(34).await.unwrap();
+    handshake.hear_1(&first[2..]).unwrap();
+    handshake
+}
+
 /// That a dial fails within its ten seconds when the offender says this.
 async fn dial_fails(field: &Field, said: &[u8]) -> String {
     let (mut script, dialing) = dialed(field, None).await;
@@ -165,10 +174,7 @@ fn a_dialer_shows_itself_to_nobody_but_the_peer_that_it_expects() {
     attack(UNPROVEN, async |field| {
         let expected = Keypair::from_ed25519_seed(&[1; 32]);
         let (mut script, dialing) = dialed(field, Some(&expected)).await;
-        script.negotiate(Role::Responder, "/noise").await.unwrap();
-        let mut handshake = RawHandshake::new(9);
-        let first = script.hear(34).await.unwrap();
-        handshake.hear_1(&first[2..]).unwrap();
+        let mut handshake = heard_first(&mut script).await;
         let own = Keypair::from_ed25519_seed(&[66; 32]);
         let payload = handshake.good_payload(&own, &[]).unwrap();
         script.send(&framed(&handshake.message_2(&payload).unwrap())).await.unwrap();
@@ -184,10 +190,7 @@ fn a_dial_to_one_with_a_forged_identity_fails() {
     attack(UNPROVEN, async |field| {
         let expected = Keypair::from_ed25519_seed(&[1; 32]);
         let (mut script, dialing) = dialed(field, Some(&expected)).await;
-        script.negotiate(Role::Responder, "/noise").await.unwrap();
-        let mut handshake = RawHandshake::new(9);
-        let first = script.hear(34).await.unwrap();
-        handshake.hear_1(&first[2..]).unwrap();
+        let mut handshake = heard_first(&mut script).await;
         // The right key, and no signature of its owner.
         let key = expected.public().to_protobuf();
         let payload = p2p_testkit::hostile::noise::payload(&key, &[7; 64], &[]);
