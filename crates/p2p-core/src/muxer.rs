@@ -69,6 +69,15 @@ pub trait MuxCore: Send + 'static {
     /// `poll_transmit` still gives as the last word.
     fn handle_data(&mut self, plain: Bytes, now: Instant) -> Result<(), MuxError>;
 
+    /// The same, but keeps no reference to `plain`: what was kept of earlier data holds as many
+    /// receive buffers as may be held, each of them whole.
+    ///
+    /// # Errors
+    /// As `handle_data`.
+    fn handle_lent(&mut self, plain: Bytes, now: Instant) -> Result<(), MuxError> {
+        self.handle_data(Bytes::copy_from_slice(&plain), now)
+    }
+
     /// Does what is due at `now`.
     ///
     /// # Errors
@@ -78,7 +87,8 @@ pub trait MuxCore: Send + 'static {
     /// Ends every stream with `error`; what has been received stays readable.
     fn handle_end(&mut self, error: &StreamError);
 
-    /// Gives back memory that is kept for later: nothing has moved for a while.
+    /// Gives back memory that is kept for later, and what is kept by reference: nothing has moved
+    /// for a while.
     fn handle_idle(&mut self) {}
 
     /// Whether there is something to send.

@@ -34,10 +34,6 @@ impl Blocks {
         self.retired.push(block);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.retired.is_empty()
-    }
-
     pub(crate) fn clear(&mut self) {
         self.retired = Vec::new();
     }
@@ -61,7 +57,7 @@ mod tests {
         drop(bytes);
         let again = blocks.take(100);
         assert_eq!((again.as_ptr(), again.len(), again.capacity()), (first, 0, 100));
-        assert!(blocks.is_empty());
+        assert!(blocks.retired.is_empty());
     }
 
     #[test]
@@ -71,6 +67,6 @@ mod tests {
             blocks.retire(BytesMut::with_capacity(len));
         }
         assert_eq!([blocks.take(1).capacity(), blocks.take(1).capacity()], [30, 20]);
-        assert!(blocks.is_empty());
+        assert!(blocks.retired.is_empty());
     }
 }

@@ -5,6 +5,7 @@
 //!  Running ───────────────────────────────────────────► Ending ───────── or time is up ─────► Done
 //! ```
 
+mod former;
 mod reader;
 mod second;
 #[cfg(all(test, feature = "yamux"))]
@@ -255,12 +256,12 @@ impl Driver {
 
     /// Handles what had been received before the multiplexer began.
     fn handle_early(&mut self) -> Result<(), ConnectionError> {
-        let plain = self.reader.plain.split().freeze();
+        let plain = std::mem::take(&mut self.reader.plain).freeze();
         if !plain.is_empty() {
             self.reader.records.push(plain);
         }
         let opened = self.reader.open_records();
-        self.handle_records()?;
+        self.handle_records(false)?;
         opened
     }
 
@@ -400,7 +401,8 @@ impl Driver {
                     *read_len += count;
                     // What came before a broken record is still good.
                     let opened = self.reader.open_records();
-                    self.handle_records()?;
+                    let keep = self.reader.may_be_kept();
+                    self.handle_records(keep)?;
                     opened?;
                     if *read_len >= READ_TURN_LEN {
                         break;
@@ -412,7 +414,8 @@ impl Driver {
         Ok(*read_len - before)
     }
 
-    fn handle_records(&mut self) -> Result<(), ConnectionError> {
+    /// Hands on what was opened; `keep` says whether it may be kept by reference.
+    fn handle_records(&mut self, mut keep: bool) -> Result<(), ConnectionError> {
         let Reader { records, plain, prelude, .. } = &mut self.reader;
         if let Some(negotiation) = prelude {
             for record in records.drain(..) {
@@ -422,7 +425,8 @@ impl Driver {
                 return Ok(());
             }
             *prelude = None;
-            records.push(plain.split().freeze());
+            records.push(std::mem::take(plain).freeze());
+            keep = false;
         }
         if records.is_empty() {
             return Ok(());
@@ -430,7 +434,12 @@ impl Driver {
         let now = now();
         self.shared.with_driver(|state| {
             for record in records.drain(..) {
-                state.core.handle_data(record, now).map_err(ConnectionError::Mux)?;
+                let handled = if keep {
+                    state.core.handle_data(record, now)
+                } else {
+                    state.core.handle_lent(record, now)
+                };
+                handled.map_err(ConnectionError::Mux)?;
             }
             match state.core.goodbye() {
                 // Two goodbyes that cross: this side's handles have its own cause already.

@@ -23,12 +23,12 @@ struct Chunk {
     data: Bytes,
     /// The memory that it occupies until it was read to its end, in bytes.
     cost: usize,
-    /// It pins the buffer it was received in.
+    /// It holds the buffer it was received in.
     referenced: bool,
 }
 
 impl Received {
-    /// Keeps `data` by reference: it pins the buffer it came in, which is not counted here.
+    /// Keeps `data` by reference: it holds the buffer it came in, which is not counted here.
     pub(crate) fn push_referenced(&mut self, data: Bytes) {
         self.seal_tail();
         let cost = data.len();
@@ -56,26 +56,36 @@ impl Received {
         }
     }
 
-    /// Takes at most `max` bytes; the flag says that a referenced chunk was taken to its end.
-    pub(crate) fn take(&mut self, max: usize) -> Option<(Bytes, bool)> {
+    /// Copies what is kept by reference, so that no buffer is held for it any more.
+    pub(crate) fn copy_referenced(&mut self) {
+        if !self.chunks.iter().any(|chunk| chunk.referenced) {
+            return;
+        }
+        for chunk in std::mem::take(&mut self.chunks) {
+            if !chunk.referenced {
+                self.chunks.push_back(chunk);
+                continue;
+            }
+            self.sealed = self.sealed.saturating_sub(chunk.cost);
+            for block in chunk.data.chunks(BLOCK_LEN_MAX) {
+                self.push(Bytes::copy_from_slice(block), block.len(), false);
+            }
+        }
+    }
+
+    /// Takes at most `max` bytes.
+    pub(crate) fn take(&mut self, max: usize) -> Option<Bytes> {
         if self.chunks.is_empty() {
             self.seal_tail();
         }
         let front = self.chunks.front_mut()?;
         let data = front.data.split_to(front.data.len().min(max));
         if !front.data.is_empty() {
-            return Some((data, false));
+            return Some(data);
         }
         let whole = self.chunks.pop_front()?;
         self.sealed = self.sealed.saturating_sub(whole.cost);
-        Some((data, whole.referenced))
-    }
-
-    /// Drops everything, and gives the number of chunks that pinned a receive buffer.
-    pub(crate) fn clear(&mut self) -> usize {
-        let referenced = self.referenced();
-        *self = Self::default();
-        referenced
+        Some(data)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -85,11 +95,6 @@ impl Received {
     /// The memory that it holds, in bytes.
     pub(crate) fn held(&self) -> usize {
         self.sealed.saturating_add(self.tail.capacity())
-    }
-
-    /// The number of chunks that pin a receive buffer.
-    pub(crate) fn referenced(&self) -> usize {
-        self.chunks.iter().filter(|chunk| chunk.referenced).count()
     }
 
     fn seal_tail(&mut self) {
@@ -154,13 +159,30 @@ mod tests {
         received.push_copied(b"ab");
         received.push_referenced(Bytes::from_static(b"cdef"));
         received.push_copied(b"gh");
-        assert_eq!(received.referenced(), 1);
         let mut all = Vec::new();
-        let mut released = 0;
-        while let Some((chunk, whole)) = received.take(3) {
+        while let Some(chunk) = received.take(3) {
             all.extend_from_slice(&chunk);
-            released += usize::from(whole);
         }
-        assert_eq!((all.as_slice(), released), (&b"abcdefgh"[..], 1));
+        assert_eq!(all, b"abcdefgh");
+    }
+
+    #[test]
+    fn what_was_referenced_is_held_no_more_once_it_was_copied() {
+        let mut received = Received::default();
+        let buffer = Bytes::from(vec![7; 3 * BLOCK_LEN_MAX]);
+        received.push_copied(b"ab");
+        received.push_referenced(buffer.slice(10..2 * BLOCK_LEN_MAX));
+        received.push_copied(b"cd");
+        received.copy_referenced();
+        assert!(buffer.is_unique());
+        let (said, real) = (received.held(), received.weigh());
+        assert!(said <= real && real <= said + 4096, "{said} is said, {real} is held");
+        assert_eq!(received.take(2), Some(Bytes::from_static(b"ab")));
+        let mut all = Vec::new();
+        while let Some(chunk) = received.take(usize::MAX) {
+            all.extend_from_slice(&chunk);
+        }
+        assert_eq!(all, [&buffer[10..2 * BLOCK_LEN_MAX], b"cd"].concat());
+        assert_eq!(received.held(), 0);
     }
 }

@@ -11,24 +11,23 @@ use bytes::{Bytes, BytesMut};
 use p2p_core::{ConnectionError, Open, Opened};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{Prelude, TURNS_MAX};
-use crate::blocks::Blocks;
+use super::{Prelude, TURNS_MAX, former::FormerBuffers};
 
 /// What is received at once when little comes in, in bytes.
 const READ_LEN_MIN: usize = 4 << 10;
-/// What is received at once under load: two records of Noise's largest size, so that a sender
-/// that fills its records leaves no part of one at the end of the buffer.
-pub(super) const READ_LEN_MAX: usize = 2 * 65_537;
-/// Received buffers that are kept to be used again, besides the one that is filled.
-const READ_BLOCKS_MAX: usize = 3;
+/// What is received at once under load: two records of Noise's largest size, each with a little one
+/// behind it. That is what becomes of 64 KiB that are written at once, with a header: no part of a
+/// record is left at the end of the buffer, to be moved to the next. No buffer is larger.
+pub(super) const READ_LEN_MAX: usize = 2 * 65_601;
 
 pub(super) struct Reader {
     pipe: Box<dyn AsyncRead + Unpin + Send>,
     open: Box<dyn Open>,
     /// The one read buffer of the connection's life.
     wire: BytesMut,
-    /// Former read buffers, whose bytes may still wait for their readers.
-    blocks: Blocks,
+    /// Bytes of `wire` may be referred to.
+    referred: bool,
+    former: FormerBuffers,
     /// Opened bytes of a negotiation that is not complete.
     pub(super) plain: BytesMut,
     pub(super) prelude: Option<Prelude>,
@@ -52,7 +51,8 @@ impl Reader {
             pipe,
             open,
             wire,
-            blocks: Blocks::new(READ_BLOCKS_MAX),
+            referred: false,
+            former: FormerBuffers::default(),
             plain,
             prelude,
             read_len: READ_LEN_MIN,
@@ -68,12 +68,12 @@ impl Reader {
     }
 
     pub(super) fn holds_buffers(&self) -> bool {
-        self.wire.capacity() > 0 && self.wire.is_empty() || !self.blocks.is_empty()
+        self.wire.capacity() > 0 && self.wire.is_empty() || !self.former.is_empty()
     }
 
     /// Frees the buffers that are not in use.
     pub(super) fn release_buffers(&mut self) {
-        self.blocks.clear();
+        self.former.clear();
         self.records = Vec::new();
         if self.wire.is_empty() {
             self.wire = BytesMut::new();
@@ -95,14 +95,30 @@ impl Reader {
     /// Makes room for what the next record needs, in another buffer where this one's bytes are
     /// still referred to.
     fn make_room(&mut self) {
-        let wanted = self.read_len.max(self.missing);
-        let spare = self.wire.capacity() - self.wire.len();
-        if spare >= self.missing || self.wire.try_reclaim(wanted) {
+        let (len, spare) = (self.wire.len(), self.wire.capacity() - self.wire.len());
+        // Between two records the end of a buffer is not worth a read.
+        let worth = if len == 0 { READ_LEN_MIN } else { 0 };
+        if spare >= self.missing.max(worth) {
             return;
         }
-        let mut block = self.blocks.take(self.wire.len() + wanted);
-        block.extend_from_slice(&self.wire);
-        self.blocks.retire(std::mem::replace(&mut self.wire, block));
+        // With the part of a record that is there already: a whole one fits any buffer.
+        let wanted = self.read_len.max(len + self.missing);
+        if !self.wire.try_reclaim(wanted - len) {
+            let mut buffer = self.former.take(wanted);
+            buffer.extend_from_slice(&self.wire);
+            let former = std::mem::replace(&mut self.wire, buffer);
+            if self.referred {
+                self.former.push(former);
+            }
+        }
+        self.referred = false;
+    }
+
+    /// Whether the bytes that were opened may be kept by reference: there is room for the buffer
+    /// that they would hold.
+    pub(super) fn may_be_kept(&mut self) -> bool {
+        self.referred = self.referred || !self.records.is_empty() && self.former.has_room();
+        self.referred
     }
 
     /// Opens every whole record that has come in.

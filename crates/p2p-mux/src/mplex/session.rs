@@ -29,6 +29,7 @@ use crate::{
     budget::Budget,
     ids::IdHashes,
     lingering::{Lingering, prune},
+    received::Received,
     unsent,
 };
 
@@ -60,8 +61,8 @@ pub(super) struct Session {
     outbound: usize,
     /// Memory that received data occupy, over all streams, in bytes.
     held: usize,
-    /// Received chunks that pin a receive buffer, over all streams.
-    referenced: usize,
+    /// What comes in must not be kept by reference.
+    lent: bool,
     /// Bytes queued for sending, over all streams.
     queued: usize,
     /// Streams that nobody has accepted yet.
@@ -113,7 +114,7 @@ impl Session {
             inbound: 0,
             outbound: 0,
             held: 0,
-            referenced: 0,
+            lent: false,
             queued: 0,
             unaccepted: VecDeque::new(),
             refuse_inbound: false,
@@ -153,7 +154,7 @@ impl Session {
     fn drop_received(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.held -= stream.recv.received.held();
-        self.referenced -= stream.recv.received.clear();
+        stream.recv.received = Received::default();
     }
 
     /// Has the peer told that the stream is reset, unless it has never heard of it, or has
@@ -306,7 +307,19 @@ impl MuxCore for Session {
         Ok(())
     }
 
+    fn handle_lent(&mut self, plain: Bytes, now: Instant) -> Result<(), MuxError> {
+        self.lent = true;
+        let handled = self.handle_data(plain, now);
+        self.lent = false;
+        handled
+    }
+
     fn handle_idle(&mut self) {
+        for stream in self.streams.values_mut() {
+            let held = stream.recv.received.held();
+            stream.recv.received.copy_referenced();
+            self.held = self.held - held + stream.recv.received.held();
+        }
         self.streams.shrink_to_fit();
         if self.headers.is_empty() {
             self.headers = BytesMut::new();
@@ -426,9 +439,8 @@ impl MuxCore for Session {
             return Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)));
         };
         let held = stream.recv.received.held();
-        if let Some((chunk, released)) = stream.recv.received.take(max) {
+        if let Some(chunk) = stream.recv.received.take(max) {
             self.held = self.held - held + stream.recv.received.held();
-            self.referenced -= usize::from(released);
             return Poll::Ready(Ok(Some(chunk)));
         }
         if let Some(code) = stream.recv.given_up {

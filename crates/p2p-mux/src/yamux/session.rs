@@ -23,7 +23,7 @@ use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError
 
 use super::{
     Config,
-    stream::{Freed, Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
+    stream::{Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
     windows::{HostWindows, Windows},
 };
 use crate::{
@@ -73,8 +73,8 @@ pub(super) struct Session {
     outbound: usize,
     /// Own streams, from their opening on.
     unacknowledged: usize,
-    /// Received chunks that pin a receive buffer, over all streams.
-    referenced: usize,
+    /// What comes in must not be kept by reference.
+    lent: bool,
     /// Bytes queued for sending, over all streams.
     queued: usize,
     windows: Windows,
@@ -156,7 +156,7 @@ impl Session {
             },
             outbound: 0,
             unacknowledged: 0,
-            referenced: 0,
+            lent: false,
             queued: 0,
             windows,
             unaccepted: VecDeque::new(),
@@ -184,14 +184,8 @@ impl Session {
     fn kill_stream(&mut self, id: u32, error: StreamError) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.queued -= stream.send.queued();
-        let freed = stream.kill(error);
-        self.take_back(&freed);
+        self.windows.shrink(stream.kill(error));
         self.events.push_back(MuxEvent::Ended(stream_id(id)));
-    }
-
-    fn take_back(&mut self, freed: &Freed) {
-        self.referenced -= freed.referenced;
-        self.windows.shrink(freed.growth);
     }
 
     /// Ends a stream early on both sides. One that the peer has not heard of just goes away.
@@ -217,7 +211,7 @@ impl Session {
             return;
         }
         let Some(mut stream) = self.streams.remove(&id) else { return };
-        self.take_back(&stream.recv.stop());
+        self.windows.shrink(stream.recv.stop());
         if matches!(stream.opening, Opening::SynDue | Opening::SynSent) {
             self.unacknowledged -= 1;
         }
@@ -322,22 +316,21 @@ impl Session {
         Poll::Ready(Ok(room))
     }
 
-    /// Hands out received bytes, and gives credit for them. `take` says what it has taken, and how
-    /// many referenced chunks it has taken to their ends; nothing where the stream holds nothing.
+    /// Hands out received bytes, and gives credit for them. `take` says what it has taken; nothing
+    /// where the stream holds nothing.
     fn receive<T>(
         &mut self,
         id: StreamId,
-        take: impl FnOnce(&mut RecvSide) -> Option<(T, usize)>,
+        take: impl FnOnce(&mut RecvSide) -> Option<T>,
     ) -> Poll<Result<Option<T>, StreamError>> {
         let Some((number, stream)) = self.live(id) else {
             return Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)));
         };
-        if let Some((taken, released)) = take(&mut stream.recv) {
+        if let Some(taken) = take(&mut stream.recv) {
             if !stream.recv.update_due && stream.recv.wants_update() && stream.error.is_none() {
                 stream.recv.update_due = true;
                 self.schedule_control(number);
             }
-            self.referenced -= released;
             return Poll::Ready(Ok(Some(taken)));
         }
         if let Some(code) = stream.recv.given_up {
@@ -441,6 +434,13 @@ impl MuxCore for Session {
         Ok(())
     }
 
+    fn handle_lent(&mut self, plain: Bytes, now: Instant) -> Result<(), MuxError> {
+        self.lent = true;
+        let handled = self.handle_data(plain, now);
+        self.lent = false;
+        handled
+    }
+
     fn handle_timeout(&mut self, now: Instant) -> Result<(), MuxError> {
         self.look_at_clock(now);
         while let Some(id) = pop_due(&mut self.acks, now) {
@@ -463,6 +463,7 @@ impl MuxCore for Session {
     }
 
     fn handle_idle(&mut self) {
+        self.streams.values_mut().for_each(|stream| stream.recv.copy_referenced());
         self.streams.shrink_to_fit();
         if self.headers.is_empty() {
             self.headers = BytesMut::new();
@@ -625,9 +626,9 @@ impl MuxCore for Session {
             return;
         }
         let code = *stream.recv.given_up.get_or_insert(code);
-        let freed = stream.recv.stop();
+        let growth = stream.recv.stop();
         let blocks_peer = !ended && stream.recv.window == 0 && stream.error.is_none();
-        self.take_back(&freed);
+        self.windows.shrink(growth);
         // The rest of a frame that is coming in may be the end.
         let coming =
             matches!(self.incoming, Incoming::Body { stream, .. } if stream == Some(number));

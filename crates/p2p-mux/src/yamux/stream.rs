@@ -21,10 +21,15 @@ use super::{Config, WINDOW_INITIAL, frame::Flags, windows::Windows};
 /// Received bytes are copied into blocks of up to this many bytes, unless they are large and
 /// read promptly. It bounds the memory of a stream whose peer sends tiny frames.
 const BLOCK_LEN_MAX: usize = 16 << 10;
+/// What a block may waste when it is closed before it is full, in bytes: a peer that mixes what is
+/// copied with what is kept by reference closes many.
+const WASTE_LEN_MAX: usize = 256;
 /// The first block of a stream, in bytes.
 const BLOCK_LEN_MIN: usize = 64;
 /// Credit below this many bytes is not worth a frame.
 const UPDATE_MIN: u32 = 64 << 10;
+/// A stream keeps an empty queue of up to this many chunks for the next data.
+const CHUNKS_KEPT: usize = 32;
 /// A stream keeps an empty block of up to this many bytes for the next data.
 const BLOCK_LEN_KEPT: usize = 256;
 /// Writes below this many bytes are gathered into a common chunk.
@@ -110,11 +115,11 @@ impl StreamState {
         }
     }
 
-    /// Ends both directions early, and says what that frees. What was received up to an end of
-    /// data stays readable: it is complete.
-    pub(super) fn kill(&mut self, error: StreamError) -> Freed {
+    /// Ends both directions early, and says how far the window had grown, in bytes. What was
+    /// received up to an end of data stays readable: it is complete.
+    pub(super) fn kill(&mut self, error: StreamError) -> u32 {
         self.abandon(error);
-        if self.recv.phase == RecvPhase::Ended { Freed::default() } else { self.recv.stop() }
+        if self.recv.phase == RecvPhase::Ended { 0 } else { self.recv.stop() }
     }
 
     /// The same for the end of the connection: what has arrived stays readable.
@@ -289,16 +294,7 @@ pub(super) struct RecvSide {
     buffered: u32,
 }
 
-/// What the connection gets back from a stream that is not read any more.
-#[derive(Debug, Default)]
-pub(super) struct Freed {
-    /// The number of chunks that pinned a receive buffer.
-    pub(super) referenced: usize,
-    /// How far the window had grown, in bytes.
-    pub(super) growth: u32,
-}
-
-/// Whether a chunk pins the buffer it was received in.
+/// Whether a chunk holds the buffer it was received in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Referenced,
@@ -335,9 +331,12 @@ impl RecvSide {
         self.under_way += len;
     }
 
-    /// Keeps `data` by reference: it pins the buffer it came in.
+    /// Keeps `data` by reference: it holds the buffer it came in.
     pub(super) fn push_referenced(&mut self, data: Bytes) {
         self.count(data.len());
+        if self.tail.capacity() - self.tail.len() > WASTE_LEN_MAX {
+            self.tail = BytesMut::from(&self.tail[..]);
+        }
         self.seal_tail();
         self.chunks.push_back((data, Origin::Referenced));
     }
@@ -379,35 +378,48 @@ impl RecvSide {
         }
     }
 
-    /// Takes at most `max` bytes, and says how many referenced chunks were taken to their ends.
-    pub(super) fn take(&mut self, max: usize) -> Option<(Bytes, usize)> {
+    /// Copies what is kept by reference, so that no buffer is held for it any more.
+    pub(super) fn copy_referenced(&mut self) {
+        let referenced = |(_, origin): &(Bytes, Origin)| *origin == Origin::Referenced;
+        if !self.chunks.iter().any(referenced) {
+            return;
+        }
+        for chunk in std::mem::take(&mut self.chunks) {
+            if !referenced(&chunk) {
+                self.chunks.push_back(chunk);
+                continue;
+            }
+            let blocks = chunk.0.chunks(BLOCK_LEN_MAX).map(Bytes::copy_from_slice);
+            self.chunks.extend(blocks.map(|block| (block, Origin::Copied)));
+        }
+    }
+
+    /// Takes at most `max` bytes.
+    pub(super) fn take(&mut self, max: usize) -> Option<Bytes> {
         if self.chunks.is_empty() {
             self.seal_tail();
         }
-        let (front, origin) = self.chunks.front_mut()?;
+        let (front, _) = self.chunks.front_mut()?;
         let chunk = front.split_to(front.len().min(max));
-        let whole = front.is_empty();
-        let released = whole && *origin == Origin::Referenced;
-        if whole {
-            self.chunks.pop_front();
+        if front.is_empty() {
+            self.pop_front();
         }
         self.uncount(chunk.len());
-        Some((chunk, usize::from(released)))
+        Some(chunk)
     }
 
-    /// Copies to `out` what it has room for, of all that is buffered; the same otherwise.
-    pub(super) fn copy_to(&mut self, out: &mut dyn BufMut) -> Option<(usize, usize)> {
+    /// Copies to `out` what it has room for, of all that is buffered, and says how much.
+    pub(super) fn copy_to(&mut self, out: &mut dyn BufMut) -> Option<usize> {
         if self.is_empty() {
             return None;
         }
-        let (room, mut released) = (out.remaining_mut(), 0);
+        let room = out.remaining_mut();
         while out.has_remaining_mut()
-            && let Some((front, origin)) = self.chunks.front_mut()
+            && let Some((front, _)) = self.chunks.front_mut()
         {
             move_to(front, out);
             if front.is_empty() {
-                released += usize::from(*origin == Origin::Referenced);
-                self.chunks.pop_front();
+                self.pop_front();
             }
         }
         move_to(&mut self.tail, out);
@@ -416,7 +428,14 @@ impl RecvSide {
         }
         let count = room - out.remaining_mut();
         self.uncount(count);
-        Some((count, released))
+        Some(count)
+    }
+
+    fn pop_front(&mut self) {
+        self.chunks.pop_front();
+        if self.chunks.is_empty() && self.chunks.capacity() > CHUNKS_KEPT {
+            self.chunks = VecDeque::new();
+        }
     }
 
     fn uncount(&mut self, len: usize) {
@@ -478,13 +497,9 @@ impl RecvSide {
         credit
     }
 
-    /// Stops reading: drops what is buffered, and says what that frees.
-    pub(super) fn stop(&mut self) -> Freed {
-        let referenced = |(_, origin): &&(Bytes, Origin)| *origin == Origin::Referenced;
-        let freed = Freed {
-            referenced: self.chunks.iter().filter(referenced).count(),
-            growth: self.target.saturating_sub(WINDOW_INITIAL),
-        };
+    /// Stops reading: drops what is buffered, and says how far the window had grown, in bytes.
+    pub(super) fn stop(&mut self) -> u32 {
+        let growth = self.target.saturating_sub(WINDOW_INITIAL);
         self.target = self.target.min(WINDOW_INITIAL);
         self.chunks = VecDeque::new();
         self.tail = BytesMut::new();
@@ -492,7 +507,7 @@ impl RecvSide {
         if self.phase == RecvPhase::Open {
             self.phase = RecvPhase::Stopped;
         }
-        freed
+        growth
     }
 }
 
@@ -511,10 +526,6 @@ fn move_to(from: &mut impl Buf, out: &mut dyn BufMut) {
 
 #[cfg(test)]
 impl RecvSide {
-    pub(super) fn referenced(&self) -> usize {
-        self.chunks.iter().filter(|(_, origin)| *origin == Origin::Referenced).count()
-    }
-
     pub(super) fn growth(&self) -> u32 {
         self.target - WINDOW_INITIAL
     }

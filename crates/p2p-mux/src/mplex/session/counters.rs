@@ -14,7 +14,6 @@ pub(in crate::mplex) struct Counters {
     pub(in crate::mplex) outbound: usize,
     pub(in crate::mplex) unaccepted: usize,
     pub(in crate::mplex) opens_due: usize,
-    pub(in crate::mplex) referenced: usize,
     pub(in crate::mplex) held: usize,
     pub(in crate::mplex) queued: usize,
 }
@@ -27,7 +26,6 @@ impl Session {
             outbound: self.outbound,
             unaccepted: self.unaccepted.len(),
             opens_due: self.opens_due,
-            referenced: self.referenced,
             held: self.held,
             queued: self.queued,
         }
@@ -45,7 +43,6 @@ impl Session {
             outbound: count(&|id, _| !is_inbound(*id)),
             unaccepted: count(&|_, s| !s.accepted && s.send_held),
             opens_due: count(&|_, s| s.open_due),
-            referenced: sum(|s| s.recv.received.referenced()),
             held: sum(|s| s.recv.received.held()),
             queued: sum(|s| s.send.unsent.len()),
         }

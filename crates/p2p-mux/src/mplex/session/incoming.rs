@@ -12,11 +12,8 @@ use super::{
     Phase, RESETS_MAX, STRAYS_MAX, Session, UNACCEPTED_MAX,
 };
 
-/// Received chunks of at least this many bytes are kept by reference, as long as no more than
-/// `REFERENCED_MAX` are unread: each pins a receive buffer.
+/// Received chunks of at least this many bytes are kept by reference, where the driver allows it.
 const REFERENCED_LEN_MIN: usize = 4 << 10;
-/// How many unread chunks of the whole connection may pin a receive buffer.
-const REFERENCED_MAX: usize = 8;
 /// Refusals that wait to be sent. A peer that causes more does not read them.
 const REFUSALS_MAX: usize = 1000;
 /// Messages in a row that carry nothing.
@@ -144,8 +141,7 @@ impl Session {
         }
         self.make_room(piece.len());
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.error.is_none()) else { return };
-        if piece.len() >= REFERENCED_LEN_MIN && self.referenced < REFERENCED_MAX {
-            self.referenced += 1;
+        if piece.len() >= REFERENCED_LEN_MIN && !self.lent {
             stream.recv.received.push_referenced(piece);
         } else {
             stream.recv.received.push_copied(&piece);

@@ -16,7 +16,6 @@ pub(in crate::yamux) struct Counters {
     pub(in crate::yamux) outbound: usize,
     pub(in crate::yamux) unacknowledged: usize,
     pub(in crate::yamux) unaccepted: usize,
-    pub(in crate::yamux) referenced: usize,
     pub(in crate::yamux) queued: usize,
     pub(in crate::yamux) growth: u32,
 }
@@ -29,7 +28,6 @@ impl Session {
             outbound: self.outbound,
             unacknowledged: self.unacknowledged,
             unaccepted: self.unaccepted.len(),
-            referenced: self.referenced,
             queued: self.queued,
             growth: u32::try_from(self.windows.growth()).expect("far less"),
         }
@@ -45,7 +43,6 @@ impl Session {
             outbound: count(&|s| !s.inbound),
             unacknowledged: count(&|s| matches!(s.opening, Opening::SynDue | Opening::SynSent)),
             unaccepted: count(&|s| !s.accepted && s.send_held),
-            referenced: self.streams.values().map(|s| s.recv.referenced()).sum(),
             queued: self.streams.values().map(|s| s.send.queued()).sum(),
             growth: self.streams.values().map(|s| s.recv.growth()).sum(),
         }

@@ -16,11 +16,8 @@ use super::{
 };
 use crate::lingering::prune;
 
-/// Received chunks of at least this many bytes are kept by reference, as long as no more than
-/// `REFERENCED_MAX` are unread: each pins a receive buffer.
+/// Received chunks of at least this many bytes are kept by reference, where the driver allows it.
 const REFERENCED_LEN_MIN: usize = 4 << 10;
-/// How many unread chunks of the whole connection may pin a receive buffer.
-const REFERENCED_MAX: usize = 8;
 /// Pongs that wait to be sent; a ping beyond is not answered (YAMUX-35).
 const PONGS_MAX: usize = 32;
 /// Refusals that wait to be sent. A peer that causes more does not read them; js-libp2p may open
@@ -261,8 +258,7 @@ impl Session {
             plain.advance(len);
             return;
         }
-        if len >= REFERENCED_LEN_MIN && self.referenced < REFERENCED_MAX {
-            self.referenced += 1;
+        if len >= REFERENCED_LEN_MIN && !self.lent {
             stream.recv.push_referenced(plain.split_to(len));
         } else {
             stream.recv.push_copied(plain.get(..len).unwrap_or(plain));
