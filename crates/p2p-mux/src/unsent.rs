@@ -10,7 +10,7 @@ const CHUNK_LEN_MAX: usize = 64 << 10;
 pub(crate) const STREAM_MAX: usize = 128 << 10;
 /// What all streams of a connection may have queued, in bytes, before each is held to
 /// `STREAM_MIN`.
-const CONNECTION_MAX: usize = 1 << 20;
+const CONNECTION_MAX: usize = 256 << 10;
 /// What every stream may queue however much the others have queued, in bytes.
 const STREAM_MIN: usize = 4 << 10;
 

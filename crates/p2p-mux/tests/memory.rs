@@ -117,7 +117,7 @@ fn read_all(session: &mut dyn MuxCore, stream: StreamId) -> usize {
 /// What may be queued to be sent of one stream, and of a connection before each stream is held to
 /// its least.
 const UNSENT: usize = 128 * KIB;
-const UNSENT_ALL: usize = 1024 * KIB;
+const UNSENT_ALL: usize = 256 * KIB;
 const UNSENT_LEAST: usize = 4 * KIB;
 
 /// Writers that nobody lets send: on one stream, and on as many as this side may open.

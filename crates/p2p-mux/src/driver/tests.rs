@@ -273,11 +273,13 @@ async fn a_channel_that_is_used_up_in_the_second_task_ends_the_connection() {
 /// More than a turn moves, and nobody who adds to it: the driver goes on by itself.
 #[tokio::test(start_paused = true)]
 async fn what_a_turn_leaves_is_written_by_the_next_ones() {
-    const LEN: usize = 128 << 10;
+    // What each of many streams may have queued.
+    const LEN: usize = 4 << 10;
+    const STREAMS: usize = 200;
     let (ours, mut peer) = duplex(4 << 20);
     let (mux, driver) = connect(ours, &Yamux::default(), Role::Initiator);
     let mut streams = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..STREAMS {
         let mut stream = mux.open().await.unwrap();
         stream.write_all(&vec![7; LEN]).await.unwrap();
         stream.shutdown().await.unwrap();
@@ -285,7 +287,7 @@ async fn what_a_turn_leaves_is_written_by_the_next_ones() {
     }
     tokio::spawn(driver);
     let begun = tokio::time::Instant::now();
-    soon(peer.read_exact(&mut vec![0; 8 * LEN])).await.unwrap();
+    soon(peer.read_exact(&mut vec![0; STREAMS * LEN])).await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO, "nothing has to wake it");
 }
 

@@ -40,7 +40,7 @@ const GO_AWAY_INTERNAL_ERROR: u32 = 2;
 const SEND_BUFFER_MAX: usize = 128 << 10;
 /// What all streams of the connection may have queued, in bytes, before each is held to
 /// `SEND_BUFFER_MIN`.
-const SEND_BUFFERS_MAX: usize = 1 << 20;
+const SEND_BUFFERS_MAX: usize = 256 << 10;
 /// What every stream may queue however much the others have queued, in bytes.
 const SEND_BUFFER_MIN: usize = 4 << 10;
 /// A stream that becomes active with at least so many bytes sends in bulk: many of them that are
@@ -51,7 +51,7 @@ const BLOCK_LEN_MIN: usize = 32 << 10;
 /// The largest of those blocks, in bytes.
 const BLOCK_LEN_MAX: usize = 64 << 10;
 /// Blocks that are kept for later, until the next ping that finds nothing queued.
-const BLOCKS_MAX: usize = 4;
+const BLOCKS_MAX: usize = 2;
 /// Own streams that the peer has not acknowledged; opening waits beyond (YAMUX-42).
 const UNACKNOWLEDGED_MAX: usize = 256;
 /// Inbound streams that nobody has accepted; one more is reset (YAMUX-43).

@@ -238,7 +238,7 @@ fn send_buffers_are_limited_and_every_stream_gets_a_share() {
     let mut rig = Rig::new();
     let ids: Vec<StreamId> = (0..12).map(|_| rig.opened()).collect();
     let taken: Vec<usize> = ids.iter().map(|id| rig.write(*id, &[0; 200_000])).collect();
-    assert_eq!(taken, [[131_072; 8].as_slice(), &[4096; 4]].concat());
+    assert_eq!(taken, [[131_072; 2].as_slice(), &[4096; 10]].concat());
     for id in &ids {
         assert_eq!(rig.write(*id, b"x"), 0);
     }

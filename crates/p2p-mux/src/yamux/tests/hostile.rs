@@ -261,7 +261,7 @@ impl World {
         assert_eq!(counters, session.recount());
         assert!(session.backlog() < 1500, "{}", session.backlog());
         assert!(counters.growth <= 1 << 20);
-        assert!(counters.queued <= (1 << 20) + counters.streams * 4096);
+        assert!(counters.queued <= (256 << 10) + counters.streams * 4096);
         for number in 0..14 {
             let held = session.held(id(number));
             let most = WINDOW_MAX as usize + (16 << 10) + 8192;

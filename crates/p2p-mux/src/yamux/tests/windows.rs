@@ -385,8 +385,8 @@ fn send_buffers_are_limited() {
     let mut rig = Rig::client();
     let streams: Vec<StreamId> = (0..12).map(|_| rig.opened()).collect();
     let taken: Vec<usize> = streams.iter().map(|id| rig.write(*id, &[0; 200_000])).collect();
-    assert_eq!(taken, [[131_072; 8].as_slice(), &[4096; 4]].concat());
-    assert_eq!(rig.session.counters().queued, (1 << 20) + 4 * 4096);
+    assert_eq!(taken, [[131_072; 2].as_slice(), &[4096; 10]].concat());
+    assert_eq!(rig.session.counters().queued, (256 << 10) + 10 * 4096);
     for id in &streams {
         assert_eq!(rig.write(*id, b"x"), 0);
     }
