@@ -124,6 +124,13 @@ pub trait Connection: Send + Sync + fmt::Debug + 'static {
     fn buffered(&self) -> usize {
         0
     }
+
+    /// The same for each part of it: calls `each` any number of times with a protocol, as
+    /// [`Stream::with_protocol`] has named it, and bytes of its streams; `None` stands for streams
+    /// without one. `each` must not use the connection: it may be called under its lock.
+    fn buffered_by_protocol(&self, each: &mut dyn FnMut(Option<&ProtocolId>, usize)) {
+        each(None, self.buffered());
+    }
 }
 
 /// Opens streams of one connection.

@@ -186,4 +186,13 @@ pub trait MuxCore: Send + 'static {
     fn buffered(&self) -> usize {
         0
     }
+
+    /// Says which protocol a stream is of, for `buffered_by_protocol`.
+    fn set_protocol(&mut self, _id: StreamId, _protocol: &ProtocolId) {}
+
+    /// The same bytes as `buffered`, in parts: each with the protocol of a stream, where that was
+    /// said.
+    fn buffered_by_protocol(&self, each: &mut dyn FnMut(Option<&ProtocolId>, usize)) {
+        each(None, self.buffered());
+    }
 }

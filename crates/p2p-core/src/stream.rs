@@ -44,6 +44,12 @@ pub trait SendHalf: AsyncWrite + Unpin + Send + 'static {
     /// # Cancel safety
     /// Cancel safe.
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<StreamError>;
+
+    /// Says which protocol the stream is of, for [`Connection::buffered_by_protocol`]. A layer
+    /// hands it on.
+    ///
+    /// [`Connection::buffered_by_protocol`]: crate::Connection::buffered_by_protocol
+    fn set_protocol(&mut self, _protocol: &ProtocolId) {}
 }
 
 /// The receiving half of a stream, as a multiplexer implements it. Dropped before the end of the
@@ -133,6 +139,7 @@ impl Stream {
     /// Names the protocol that was negotiated; for hosts.
     #[must_use]
     pub fn with_protocol(mut self, protocol: ProtocolId) -> Self {
+        self.send.half.set_protocol(&protocol);
         self.send.facts.protocol = Some(protocol.clone());
         self.recv.facts.protocol = Some(protocol);
         self

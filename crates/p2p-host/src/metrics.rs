@@ -438,6 +438,10 @@ impl SendHalf for CountedSend {
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         self.inner.poll_stopped(cx)
     }
+
+    fn set_protocol(&mut self, protocol: &ProtocolId) {
+        self.inner.set_protocol(protocol);
+    }
 }
 
 impl AsyncWrite for CountedSend {

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use p2p_core::{
     AcceptStream, Connection, ConnectionError, ConnectionInfo, ErrorCode, Muxed, Muxer, OpenStream,
-    Pipe, RecvHalf, Role, SendHalf, Stream, StreamError, StreamId,
+    Pipe, ProtocolId, RecvHalf, Role, SendHalf, Stream, StreamError, StreamId,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -156,6 +156,10 @@ impl Connection for MuxConnection {
     fn buffered(&self) -> usize {
         self.mux.shared.with(|state| state.core.buffered())
     }
+
+    fn buffered_by_protocol(&self, each: &mut dyn FnMut(Option<&ProtocolId>, usize)) {
+        self.mux.shared.with(|state| state.core.buffered_by_protocol(each));
+    }
 }
 
 impl fmt::Debug for MuxConnection {
@@ -259,6 +263,10 @@ impl SendHalf for MuxSend {
 
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         self.shared.poll(cx, self.id, Interest::Stopped, |core| core.stopped(self.id))
+    }
+
+    fn set_protocol(&mut self, protocol: &ProtocolId) {
+        self.shared.with(|state| state.core.set_protocol(self.id, protocol));
     }
 }
 

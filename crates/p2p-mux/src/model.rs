@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use p2p_core::{ConnectionError, ErrorCode, Gather, MuxCore, StreamError, StreamId};
+use p2p_core::{ConnectionError, ErrorCode, Gather, MuxCore, ProtocolId, StreamError, StreamId};
 
 use crate::common::random::{Random, for_seeds};
 
@@ -165,6 +165,7 @@ impl<E: End> World<E> {
     }
 
     fn begin(&mut self, side: usize, id: StreamId) {
+        self.ends[side].core().set_protocol(id, &ProtocolId::from_static("/begun"));
         let stream = self.streams.entry(name::<E>(side, id)).or_default();
         (stream.send[side], stream.recv[side]) = (true, true);
     }
@@ -346,6 +347,9 @@ impl<E: End> World<E> {
             core.handle_end(&StreamError::Connection(ConnectionError::Dropped));
         }
         while core.poll_event().is_some() {}
+        let mut parts = 0;
+        core.buffered_by_protocol(&mut |_, bytes| parts += bytes);
+        assert_eq!(parts, core.buffered(), "the parts are not the whole");
         self.ends[side].check();
     }
 

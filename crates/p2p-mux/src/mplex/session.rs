@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 #[cfg(test)]
 pub(in crate::mplex) use counters::Counters;
 use incoming::Incoming;
-use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, StreamError, StreamId};
+use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, ProtocolId, StreamError, StreamId};
 
 use super::{
     Config,
@@ -536,5 +536,18 @@ impl MuxCore for Session {
 
     fn buffered(&self) -> usize {
         self.queued.saturating_add(self.held)
+    }
+
+    fn set_protocol(&mut self, id: StreamId, protocol: &ProtocolId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.protocol = Some(protocol.clone());
+        }
+    }
+
+    fn buffered_by_protocol(&self, each: &mut dyn FnMut(Option<&ProtocolId>, usize)) {
+        for stream in self.streams.values() {
+            let bytes = stream.send.unsent.len().saturating_add(stream.recv.received.held());
+            each(stream.protocol.as_ref(), bytes);
+        }
     }
 }

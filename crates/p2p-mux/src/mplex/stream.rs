@@ -8,7 +8,7 @@
 //!    └── reset, overflow, end ────► Dead          └─ stop ──► Stopped ──close──► Ended
 //! ```
 
-use p2p_core::{ErrorCode, StreamError};
+use p2p_core::{ErrorCode, ProtocolId, StreamError};
 
 use crate::{received::Received, unsent::Unsent};
 
@@ -44,6 +44,8 @@ pub(super) struct StreamState {
     pub(super) reset_due: bool,
     pub(super) send: SendSide,
     pub(super) recv: RecvSide,
+    /// By whom what it holds is counted.
+    pub(super) protocol: Option<ProtocolId>,
     /// Set once the stream has ended early; what every later call gives.
     pub(super) error: Option<StreamError>,
     /// In the session's queue of streams with control frames to send.
@@ -91,6 +93,7 @@ impl StreamState {
                 given_up: None,
                 dropped: 0,
             },
+            protocol: None,
             error: None,
             in_control: false,
             in_ready: false,

@@ -19,7 +19,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 #[cfg(test)]
 pub(in crate::yamux) use counters::Counters;
 use incoming::{Incoming, RESETS_MAX, RESETS_PER_SECOND};
-use p2p_core::{ErrorCode, Gather, MuxCore, MuxError, MuxEvent, Role, StreamError, StreamId};
+use p2p_core::{
+    ErrorCode, Gather, MuxCore, MuxError, MuxEvent, ProtocolId, Role, StreamError, StreamId,
+};
 
 use super::{
     Config,
@@ -703,6 +705,19 @@ impl MuxCore for Session {
     fn buffered(&self) -> usize {
         let received = self.streams.values().map(|stream| stream.recv.buffered());
         received.fold(self.queued, usize::saturating_add)
+    }
+
+    fn set_protocol(&mut self, id: StreamId, protocol: &ProtocolId) {
+        if let Some((_, stream)) = self.live(id) {
+            stream.protocol = Some(protocol.clone());
+        }
+    }
+
+    fn buffered_by_protocol(&self, each: &mut dyn FnMut(Option<&ProtocolId>, usize)) {
+        for stream in self.streams.values() {
+            let bytes = stream.send.queued().saturating_add(stream.recv.buffered());
+            each(stream.protocol.as_ref(), bytes);
+        }
     }
 }
 

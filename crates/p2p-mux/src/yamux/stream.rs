@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use p2p_core::{ErrorCode, StreamError};
+use p2p_core::{ErrorCode, ProtocolId, StreamError};
 
 use super::{Config, WINDOW_INITIAL, frame::Flags, windows::Windows};
 
@@ -84,6 +84,8 @@ pub(super) struct StreamState {
     pub(super) opening: Opening,
     pub(super) send: SendSide,
     pub(super) recv: RecvSide,
+    /// By whom what it holds is counted.
+    pub(super) protocol: Option<ProtocolId>,
     /// Set once the stream has ended early; what every later call gives. Boxed, since most streams
     /// have none, and a connection's streams should fit a processor's cache.
     pub(super) error: Option<Box<StreamError>>,
@@ -106,6 +108,7 @@ impl StreamState {
             opening: if inbound { Opening::AckDue } else { Opening::SynDue },
             send: SendSide::new(),
             recv: RecvSide::new(),
+            protocol: None,
             error: None,
             reset_due: None,
             in_control: false,
