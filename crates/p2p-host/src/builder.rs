@@ -72,12 +72,16 @@ impl Builder {
                         interval: Duration::from_millis(100),
                     },
                     buffered_bytes_max: 512 << 20,
+                    buffered_bytes_per_peer_max: 256 << 20,
+                    buffered_bytes_per_protocol_max: usize::MAX,
+                    buffered_bytes_per_ip_max: 256 << 20,
                     pending_inbound_max: 128,
                     dials_at_once_max: 160,
                     streams_inbound_max: 8192,
                     streams_outbound_max: 8192,
                     streams_inbound_per_peer_max: 1024,
                     streams_outbound_per_peer_max: 1024,
+                    streams_inbound_per_ip_max: 4096,
                     streams_per_protocol_max: 4096,
                     streams_per_protocol_and_peer_max: 512,
                 },
@@ -278,6 +282,33 @@ impl Builder {
         self
     }
 
+    /// The same for one peer: while its streams hold more, its inbound connections and streams are
+    /// refused, and then its connections that hold most are closed. Default 256 MiB, half of what
+    /// the host may hold: no peer alone can have the others refused. An application that means to
+    /// leave more than that unread for seconds raises it.
+    pub fn buffered_bytes_per_peer_max(mut self, bytes: usize) -> Self {
+        self.config.limits.buffered_bytes_per_peer_max = bytes;
+        self
+    }
+
+    /// The same for one protocol: while its streams hold more, its inbound streams are refused, and
+    /// then the connections are closed on which they hold most, with the streams of other protocols
+    /// there. Default: none beside that of the host (`usize::MAX`), since many a host speaks one
+    /// protocol. Streams that are still negotiating are of none.
+    pub fn buffered_bytes_per_protocol_max(mut self, bytes: usize) -> Self {
+        self.config.limits.buffered_bytes_per_protocol_max = bytes;
+        self
+    }
+
+    /// The same for one IPv4 address or IPv6 /56, over all its peers: while their streams hold more,
+    /// inbound connections and streams from there are refused, and then those that hold most are
+    /// closed. An IPv6 /48 may have four times as many. Default 256 MiB. Loopback addresses have no
+    /// limit, nor what comes over a relay or has no IP address.
+    pub fn buffered_bytes_per_ip_max(mut self, bytes: usize) -> Self {
+        self.config.limits.buffered_bytes_per_ip_max = bytes;
+        self
+    }
+
     /// How many addresses may be dialed at a time, for all peers; further ones wait for their turn
     /// within [`Builder::dial_timeout`]. Default 160, as in go-libp2p. Each costs a file descriptor
     /// and up to 128 KiB.
@@ -298,6 +329,14 @@ impl Builder {
     /// 1024.
     pub fn streams_inbound_per_peer_max(mut self, count: usize) -> Self {
         self.config.limits.streams_inbound_per_peer_max = count;
+        self
+    }
+
+    /// How many of them the peers of one IPv4 address or IPv6 /56 may have together; one more is
+    /// reset. An IPv6 /48 may have four times as many. Default 4096, half of the host's. Loopback
+    /// addresses have no limit, nor what comes over a relay or has no IP address.
+    pub fn streams_inbound_per_ip_max(mut self, count: usize) -> Self {
+        self.config.limits.streams_inbound_per_ip_max = count;
         self
     }
 

@@ -28,7 +28,7 @@ use crate::{
     gate::GatePoint,
     host::Inner,
     identify::{self, Identification},
-    ledger::{Ledger, Place},
+    ledger::{Account, Place},
     metrics::ConnectionOpen,
     push,
     watched::Watched,
@@ -42,7 +42,7 @@ const NEGOTIATING_MAX: usize = 128;
 pub(crate) struct Conn {
     pub(crate) id: u64,
     pub(crate) connection: Arc<dyn Connection>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) account: Arc<Account>,
     pub(crate) begun: Instant,
     /// What keeps the connection alive.
     active: Watched<Active>,
@@ -210,8 +210,8 @@ impl Inner {
             tracing::debug_span!(parent: None, "connection", id, direction, peer = %info.peer());
         let conn = Arc::new(Conn {
             id,
+            account: Account::new(&self.ledger, info.peer(), info.remote()),
             connection,
-            ledger: Arc::clone(&self.ledger),
             begun: now,
             active: Watched::new(Active { streams: 0, guards: 0, since: now }),
             identification: Watched::new(Identification::Pending),
@@ -351,7 +351,7 @@ async fn accept_streams(
         match poll_fn(|cx| accept.poll_accept(cx)).await {
             // A host that is being closed takes nothing new.
             Ok(mut stream) if host.quiet.is_cancelled() => stream.reset(ErrorCode::NONE),
-            Ok(mut stream) => match host.ledger.stream(Role::Responder, conn.peer()) {
+            Ok(mut stream) => match conn.account.stream(Role::Responder) {
                 Ok(place) => {
                     let (host_ref, conn_ref) = (Arc::clone(host), Arc::clone(conn));
                     let serve = crate::dispatch::serve(host_ref, conn_ref, stream, place, permit);

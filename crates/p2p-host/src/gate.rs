@@ -301,7 +301,7 @@ impl Inner {
         self.gate(GatePoint::Secured, Some(peer), Some(remote), |gater| {
             gater.secured(role, peer, remote)
         })?;
-        Ok(self.ledger.check_peer(peer)?)
+        Ok(self.ledger.check_peer(role, peer)?)
     }
 }
 

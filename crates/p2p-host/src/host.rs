@@ -467,12 +467,7 @@ impl Host {
     /// hundred KiB.
     #[must_use]
     pub fn usage_report(&self) -> UsageReport {
-        let mut of_peers: HashMap<PeerId, usize> = HashMap::new();
-        for (conn, bytes) in self.inner.buffered() {
-            let of_peer = of_peers.entry(conn.peer()).or_default();
-            *of_peer = of_peer.saturating_add(bytes);
-        }
-        self.inner.ledger.report(&of_peers, Instant::now())
+        self.inner.ledger.report(&self.inner.buffered_in_detail(), Instant::now())
     }
 
     /// What is known of peers. [`Host::open`] by a peer id alone dials the addresses there.

@@ -2,7 +2,7 @@
 //! anything, and until the place that it was given is dropped.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use crate::{
     LimitReached,
+    buffers::{Scope, Sum},
     ip::{IpRange, ip_of, is_relayed},
     metrics,
     rates::{Rate, Rates},
-    usage::{PeerUsage, ProtocolUsage, Usage, UsageReport, Used},
+    usage::{PeerUsage, ProtocolUsage, RangeUsage, Usage, UsageReport, Used},
 };
 
 /// Refusals that are told as events, a second; more would push other events out.
@@ -37,12 +38,16 @@ pub(crate) struct HostLimits {
     pub(crate) connections_per_ip6_site_max: usize,
     pub(crate) connections_per_ip_rate: Rate,
     pub(crate) buffered_bytes_max: usize,
+    pub(crate) buffered_bytes_per_peer_max: usize,
+    pub(crate) buffered_bytes_per_protocol_max: usize,
+    pub(crate) buffered_bytes_per_ip_max: usize,
     pub(crate) pending_inbound_max: usize,
     pub(crate) dials_at_once_max: usize,
     pub(crate) streams_inbound_max: usize,
     pub(crate) streams_outbound_max: usize,
     pub(crate) streams_inbound_per_peer_max: usize,
     pub(crate) streams_outbound_per_peer_max: usize,
+    pub(crate) streams_inbound_per_ip_max: usize,
     pub(crate) streams_per_protocol_max: usize,
     pub(crate) streams_per_protocol_and_peer_max: usize,
 }
@@ -71,11 +76,12 @@ impl Max {
         what: &'static str,
         holder: impl FnOnce() -> String,
     ) -> Result<(), LimitReached> {
-        if count < self.value {
-            return Ok(());
-        }
+        if count < self.value { Ok(()) } else { Err(self.reached(what, holder())) }
+    }
+
+    pub(crate) fn reached(self, what: &'static str, holder: String) -> LimitReached {
         let Self { value, setting } = self;
-        Err(LimitReached { what, value, holder: holder(), setting })
+        LimitReached { what, value, holder, setting }
     }
 }
 
@@ -95,16 +101,24 @@ struct Counts {
     streams_outbound: usize,
     peers: HashMap<PeerId, PeerCounts>,
     protocols: HashMap<ProtocolId, ProtocolCounts>,
-    ranges: HashMap<IpRange, usize>,
+    ranges: HashMap<IpRange, RangeCounts>,
     rates: Rates<IpRange>,
-    /// Who holds more bytes than there may be, at the last look.
-    overfull: Option<String>,
+    /// Who held more bytes than may be, at the last look.
+    overfull: BTreeMap<Scope, LimitReached>,
     refused: u64,
     told: Option<(Instant, u32)>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct PeerCounts {
+    connections: usize,
+    streams_inbound: usize,
+    streams_outbound: usize,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct RangeCounts {
+    /// Connections, and dials of addresses.
     connections: usize,
     streams_inbound: usize,
     streams_outbound: usize,
@@ -145,7 +159,7 @@ impl Counts {
             protocols: HashMap::new(),
             ranges: HashMap::new(),
             rates: Rates::new(RATED_MAX),
-            overfull: None,
+            overfull: BTreeMap::new(),
             refused: 0,
             told: None,
         }
@@ -181,15 +195,18 @@ impl Counts {
         format!("{count} connections, {pending} pending ones; connected are {peers} peers")
     }
 
-    fn release_range(&mut self, ip: IpAddr) {
+    fn change_ranges(&mut self, ip: Option<IpAddr>, change: impl Fn(&mut RangeCounts)) {
         for range in ranges(ip) {
-            if let Some(count) = self.ranges.get_mut(&range) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    self.ranges.remove(&range);
-                }
+            let of_range = self.ranges.entry(range).or_default();
+            change(of_range);
+            if *of_range == RangeCounts::default() {
+                self.ranges.remove(&range);
             }
         }
+    }
+
+    fn range(&self, range: IpRange) -> RangeCounts {
+        self.ranges.get(&range).copied().unwrap_or_default()
     }
 }
 
@@ -202,12 +219,43 @@ impl PeerCounts {
     }
 }
 
+impl RangeCounts {
+    fn streams(&mut self, role: Role) -> &mut usize {
+        match role {
+            Role::Initiator => &mut self.streams_outbound,
+            Role::Responder => &mut self.streams_inbound,
+        }
+    }
+}
+
 /// The ranges in which an address is counted (CONN-45); a loopback address for itself.
-fn ranges(ip: IpAddr) -> Vec<IpRange> {
-    match ip {
-        ip if ip.is_loopback() => vec![ip.into()],
-        IpAddr::V4(_) => vec![IpRange::cut(ip, 32)],
-        IpAddr::V6(_) => vec![IpRange::cut(ip, 56), IpRange::cut(ip, 48)],
+fn ranges(ip: Option<IpAddr>) -> impl Iterator<Item = IpRange> {
+    let ranges = match ip {
+        None => [None, None],
+        Some(ip) if ip.is_loopback() => [Some(ip.into()), None],
+        Some(ip @ IpAddr::V4(_)) => [Some(IpRange::cut(ip, 32)), None],
+        Some(ip @ IpAddr::V6(_)) => [Some(IpRange::cut(ip, 56)), Some(IpRange::cut(ip, 48))],
+    };
+    ranges.into_iter().flatten()
+}
+
+/// What is said of a range: of an IPv4 address, an IPv6 /56 or an IPv6 /48.
+fn by_prefix(range: IpRange, texts: [&'static str; 3]) -> &'static str {
+    let [address, subnet, site] = texts;
+    match range.prefix_len() {
+        32 => address,
+        56 => subnet,
+        _ => site,
+    }
+}
+
+/// A limit of an IPv4 address or IPv6 /56, of which a /48 has four times as much, and what is near
+/// none.
+fn of_range(range: IpRange, value: usize, setting: &'static str) -> Max {
+    match range.prefix_len() {
+        _ if range.is_loopback() => Max::fixed(usize::MAX),
+        48 => Max::new(value.saturating_mul(SITE_FACTOR as usize), setting),
+        _ => Max::new(value, setting),
     }
 }
 
@@ -217,12 +265,49 @@ fn counted_ip(addr: &Multiaddr) -> Option<IpAddr> {
 }
 
 impl HostLimits {
-    fn of_range(&self, range: IpRange) -> (Max, &'static str) {
-        let what = match range.prefix_len() {
-            32 => "connections of one IPv4 address",
-            56 => "connections of one IPv6 /56",
-            _ => "connections of one IPv6 /48",
-        };
+    /// What streams may hold, in bytes.
+    pub(crate) fn buffered(&self, scope: &Scope) -> (Max, &'static str) {
+        match scope {
+            Scope::Host => {
+                (Max::new(self.buffered_bytes_max, "Builder::buffered_bytes_max"), "buffered bytes")
+            }
+            Scope::Peer(_) => (
+                Max::new(self.buffered_bytes_per_peer_max, "Builder::buffered_bytes_per_peer_max"),
+                "buffered bytes of one peer",
+            ),
+            Scope::Protocol(_) => (
+                Max::new(
+                    self.buffered_bytes_per_protocol_max,
+                    "Builder::buffered_bytes_per_protocol_max",
+                ),
+                "buffered bytes of one protocol",
+            ),
+            Scope::Range(range) => {
+                let what = [
+                    "buffered bytes of one IPv4 address",
+                    "buffered bytes of one IPv6 /56",
+                    "buffered bytes of one IPv6 /48",
+                ];
+                let setting = "Builder::buffered_bytes_per_ip_max";
+                let max = of_range(*range, self.buffered_bytes_per_ip_max, setting);
+                (max, by_prefix(*range, what))
+            }
+        }
+    }
+
+    /// The least of these: nobody holds too much while all together hold no more.
+    pub(crate) fn buffered_least(&self) -> usize {
+        let of_parts = self.buffered_bytes_per_peer_max.min(self.buffered_bytes_per_protocol_max);
+        self.buffered_bytes_max.min(of_parts).min(self.buffered_bytes_per_ip_max)
+    }
+
+    fn connections_of_range(&self, range: IpRange) -> (Max, &'static str) {
+        let what = [
+            "connections of one IPv4 address",
+            "connections of one IPv6 /56",
+            "connections of one IPv6 /48",
+        ];
+        let what = by_prefix(range, what);
         if range.is_loopback() {
             return (Max::fixed(usize::MAX), what);
         }
@@ -259,6 +344,17 @@ impl HostLimits {
                 "inbound streams",
             ),
         }
+    }
+
+    fn streams_inbound_of_range(&self, range: IpRange) -> (Max, &'static str) {
+        let what = [
+            "inbound streams of one IPv4 address",
+            "inbound streams of one IPv6 /56",
+            "inbound streams of one IPv6 /48",
+        ];
+        let setting = "Builder::streams_inbound_per_ip_max";
+        let max = of_range(range, self.streams_inbound_per_ip_max, setting);
+        (max, by_prefix(range, what))
     }
 
     fn streams_of_peer(&self, role: Role) -> (Max, &'static str) {
@@ -325,11 +421,12 @@ impl Ledger {
             "inbound connections",
             holder,
         )?;
-        self.check_buffers(counts)?;
+        counts.check_buffers([Scope::Host])?;
         let ip = counted_ip(remote);
+        counts.check_buffers(ranges(ip).map(Scope::Range))?;
         self.check_rate(counts, ip, now)?;
         self.take_range(counts, ip)?;
-        for range in ip.into_iter().flat_map(ranges) {
+        for range in ranges(ip) {
             if let Some((rate, _)) = self.limits.rate_of(range) {
                 counts.rates.count(range, rate, now);
             }
@@ -371,19 +468,13 @@ impl Ledger {
         Ok(ip)
     }
 
-    fn check_buffers(&self, counts: &Counts) -> Result<(), LimitReached> {
-        let Some(holder) = &counts.overfull else { return Ok(()) };
-        let max = Max::new(self.limits.buffered_bytes_max, "Builder::buffered_bytes_max");
-        max.check(usize::MAX, "buffered bytes", || holder.clone())
-    }
-
     fn check_rate(
         &self,
         counts: &Counts,
         ip: Option<IpAddr>,
         now: Instant,
     ) -> Result<(), LimitReached> {
-        for range in ip.into_iter().flat_map(ranges) {
+        for range in ranges(ip) {
             let Some((rate, what)) = self.limits.rate_of(range) else { continue };
             if let Err(wait) = counts.rates.check(&range, rate, now) {
                 let value = usize::try_from(rate.burst).unwrap_or(usize::MAX);
@@ -396,14 +487,12 @@ impl Ledger {
     }
 
     fn take_range(&self, counts: &mut Counts, ip: Option<IpAddr>) -> Result<(), LimitReached> {
-        for range in ip.into_iter().flat_map(ranges) {
-            let (max, what) = self.limits.of_range(range);
-            let count = counts.ranges.get(&range).copied().unwrap_or_default();
+        for range in ranges(ip) {
+            let (max, what) = self.limits.connections_of_range(range);
+            let count = counts.range(range).connections;
             max.check(count, what, || format!("{count} connections and dials of {range}"))?;
         }
-        for range in ip.into_iter().flat_map(ranges) {
-            *counts.ranges.entry(range).or_default() += 1;
-        }
+        counts.change_ranges(ip, |of_range| of_range.connections += 1);
         Ok(())
     }
 
@@ -418,46 +507,51 @@ impl Ledger {
     }
 
     /// Whether a peer may have one more connection; it is not taken yet.
-    pub(crate) fn check_peer(&self, peer: &PeerId) -> Result<(), LimitReached> {
-        let checked = self.check_peer_of(&self.counts(), peer);
+    pub(crate) fn check_peer(&self, role: Role, peer: &PeerId) -> Result<(), LimitReached> {
+        let checked = self.check_peer_of(&self.counts(), role, peer);
         checked.inspect_err(|limit| self.refuse(limit))
     }
 
-    fn check_peer_of(&self, counts: &Counts, peer: &PeerId) -> Result<(), LimitReached> {
+    fn check_peer_of(
+        &self,
+        counts: &Counts,
+        role: Role,
+        peer: &PeerId,
+    ) -> Result<(), LimitReached> {
+        if role == Role::Responder {
+            counts.check_buffers([Scope::Peer(*peer)])?;
+        }
         let count = counts.peers.get(peer).map_or(0, |of_peer| of_peer.connections);
         let max =
             Max::new(self.limits.connections_per_peer_max, "Builder::connections_per_peer_max");
         max.check(count, "connections to one peer", || peer.to_string())
     }
 
-    /// Takes a place for a stream that `peer` has opened, or that is to be opened to it.
-    pub(crate) fn stream(
-        self: &Arc<Self>,
-        role: Role,
-        peer: PeerId,
-    ) -> Result<StreamPlace, LimitReached> {
-        let taken = self.take_stream(&mut self.counts(), role, peer);
-        taken.inspect_err(|limit| self.refuse(limit))?;
-        Ok(StreamPlace { ledger: Arc::clone(self), role, peer, protocol: None })
-    }
-
     fn take_stream(
         &self,
         counts: &mut Counts,
         role: Role,
-        peer: PeerId,
+        account: &Account,
     ) -> Result<(), LimitReached> {
+        let Account { peer, ip, .. } = *account;
         if role == Role::Responder {
-            self.check_buffers(counts)?;
+            counts.check_buffers([Scope::Host, Scope::Peer(peer)])?;
+            counts.check_buffers(ranges(ip).map(Scope::Range))?;
         }
         let mut of_peer = counts.peers.get(&peer).copied().unwrap_or_default();
         let (max, what) = self.limits.streams_of_peer(role);
         max.check(*of_peer.streams(role), what, || peer.to_string())?;
+        for range in ranges(ip).filter(|_| role == Role::Responder) {
+            let (max, what) = self.limits.streams_inbound_of_range(range);
+            let count = counts.range(range).streams_inbound;
+            max.check(count, what, || format!("{count} streams of {range}"))?;
+        }
         let (max, what) = self.limits.streams(role);
         let (count, peers) = (*counts.streams(role), counts.peers.len());
         max.check(count, what, || format!("{count} streams of {peers} peers"))?;
         *counts.streams(role) += 1;
         counts.change_peer(peer, |of_peer| *of_peer.streams(role) += 1);
+        counts.change_ranges(ip, |of_range| *of_range.streams(role) += 1);
         Ok(())
     }
 
@@ -479,9 +573,12 @@ impl Ledger {
         limit
     }
 
-    /// Takes note of what the connections hold, and of who holds it where that is too much.
-    pub(crate) fn set_overfull(&self, holder: Option<String>) {
-        self.counts().overfull = holder;
+    /// Takes note of who holds too many bytes, and gives those who did at the last look.
+    pub(crate) fn set_overfull(
+        &self,
+        overfull: BTreeMap<Scope, LimitReached>,
+    ) -> BTreeMap<Scope, LimitReached> {
+        std::mem::replace(&mut self.counts().overfull, overfull)
     }
 
     /// Whether one more refusal is told as an event.
@@ -519,11 +616,12 @@ impl Ledger {
         }
     }
 
-    /// `buffered` says how many bytes the connections to each peer hold.
-    pub(crate) fn report(&self, buffered: &HashMap<PeerId, usize>, now: Instant) -> UsageReport {
-        let all = buffered.values().copied().fold(0, usize::saturating_add);
+    /// `held` says how many bytes streams hold.
+    pub(crate) fn report(&self, held: &BTreeMap<Scope, Sum>, now: Instant) -> UsageReport {
         let counts = self.counts();
         let limits = &self.limits;
+        let bytes = |scope: &Scope| held.get(scope).map_or(0, |sum| sum.bytes);
+        let buffered = |scope: Scope| Used::new(bytes(&scope), limits.buffered(&scope).0.value);
         let peer = |(peer, of_peer): (&PeerId, &PeerCounts)| PeerUsage {
             peer: *peer,
             connections: Used::new(of_peer.connections, limits.connections_per_peer_max),
@@ -535,15 +633,34 @@ impl Ledger {
                 of_peer.streams_outbound,
                 limits.streams_outbound_per_peer_max,
             ),
-            buffered_bytes: buffered.get(peer).copied().unwrap_or_default(),
+            buffered_bytes: buffered(Scope::Peer(*peer)),
         };
         let protocol = |(protocol, of_protocol): (&ProtocolId, &ProtocolCounts)| ProtocolUsage {
             protocol: protocol.clone(),
             streams_inbound: Used::new(of_protocol.inbound, of_protocol.inbound_max),
             streams_outbound: of_protocol.outbound,
+            buffered_bytes: buffered(Scope::Protocol(protocol.clone())),
         };
-        let range = |(range, count): (&IpRange, &usize)| {
-            (*range, Used::new(*count, limits.of_range(*range).0.value))
+        // Those whose last streams are at their end, with something left to be sent.
+        let ended = held.keys().filter_map(|scope| match scope {
+            Scope::Protocol(protocol) if !counts.protocols.contains_key(protocol) => Some(protocol),
+            Scope::Protocol(_) | Scope::Peer(_) | Scope::Range(_) | Scope::Host => None,
+        });
+        let inbound_max = limits.streams_per_protocol_max;
+        let none = ProtocolCounts { inbound_max, ..ProtocolCounts::default() };
+        let ended = ended.map(|of| protocol((of, &none)));
+        let range = |(range, of_range): (&IpRange, &RangeCounts)| RangeUsage {
+            range: *range,
+            connections: Used::new(
+                of_range.connections,
+                limits.connections_of_range(*range).0.value,
+            ),
+            streams_inbound: Used::new(
+                of_range.streams_inbound,
+                limits.streams_inbound_of_range(*range).0.value,
+            ),
+            streams_outbound: of_range.streams_outbound,
+            buffered_bytes: buffered(Scope::Range(*range)),
         };
         let rate = |(range, owed): (IpRange, Duration)| {
             let (rate, _) = limits.rate_of(range)?;
@@ -551,16 +668,16 @@ impl Ledger {
             Some((range, Used::new(rate.used_by(owed), max)))
         };
         let mut report = UsageReport {
-            host: self.usage_of(&counts, all),
+            host: self.usage_of(&counts, bytes(&Scope::Host)),
             peers: counts.peers.iter().map(peer).collect(),
-            protocols: counts.protocols.iter().map(protocol).collect(),
+            protocols: counts.protocols.iter().map(protocol).chain(ended).collect(),
             ip_ranges: counts.ranges.iter().map(range).collect(),
             ip_rates: counts.rates.used(now).filter_map(rate).collect(),
         };
         drop(counts);
         report.peers.sort_unstable_by_key(|of_peer| of_peer.peer);
         report.protocols.sort_unstable_by(|a, b| a.protocol.cmp(&b.protocol));
-        report.ip_ranges.sort_unstable_by_key(|(range, _)| *range);
+        report.ip_ranges.sort_unstable_by_key(|of_range| of_range.range);
         report.ip_rates.sort_unstable_by_key(|(range, _)| *range);
         report
     }
@@ -584,13 +701,13 @@ impl Place {
 
     /// What was pending is a connection to `peer` from here on.
     pub(crate) fn settle(&mut self, peer: PeerId) -> Result<(), LimitReached> {
-        let settled = match self.kind {
-            Kind::PendingInbound => Kind::Inbound,
-            Kind::PendingOutbound => Kind::Outbound,
+        let (role, settled) = match self.kind {
+            Kind::PendingInbound => (Role::Responder, Kind::Inbound),
+            Kind::PendingOutbound => (Role::Initiator, Kind::Outbound),
             Kind::Inbound | Kind::Outbound | Kind::Dial => return Ok(()),
         };
         let mut counts = self.ledger.counts();
-        if let Err(limit) = self.ledger.check_peer_of(&counts, &peer) {
+        if let Err(limit) = self.ledger.check_peer_of(&counts, role, &peer) {
             drop(counts);
             self.ledger.refuse(&limit);
             return Err(limit);
@@ -608,27 +725,51 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.ledger.counts();
         *counts.of(self.kind) -= 1;
-        if let Some(ip) = self.ip {
-            counts.release_range(ip);
-        }
+        counts.change_ranges(self.ip, |of_range| of_range.connections -= 1);
         if let Some(peer) = self.peer {
             counts.change_peer(peer, |of_peer| of_peer.connections -= 1);
         }
     }
 }
 
+/// On whom the streams of a connection are counted.
+pub(crate) struct Account {
+    ledger: Arc<Ledger>,
+    peer: PeerId,
+    ip: Option<IpAddr>,
+}
+
+impl Account {
+    pub(crate) fn new(ledger: &Arc<Ledger>, peer: PeerId, remote: &Multiaddr) -> Arc<Self> {
+        Arc::new(Self { ledger: Arc::clone(ledger), peer, ip: counted_ip(remote) })
+    }
+
+    /// The ranges that the connection's address is counted in.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = IpRange> {
+        ranges(self.ip)
+    }
+
+    /// Takes a place for a stream that the peer has opened, or that is to be opened to it.
+    pub(crate) fn stream(self: &Arc<Self>, role: Role) -> Result<StreamPlace, LimitReached> {
+        let taken = self.ledger.take_stream(&mut self.ledger.counts(), role, self);
+        taken.inspect_err(|limit| self.ledger.refuse(limit))?;
+        Ok(StreamPlace { account: Arc::clone(self), role, protocol: None })
+    }
+}
+
 /// A place that a stream takes, and its handler. Dropping it frees it.
 pub(crate) struct StreamPlace {
-    ledger: Arc<Ledger>,
+    account: Arc<Account>,
     role: Role,
-    peer: PeerId,
     protocol: Option<ProtocolId>,
 }
 
 impl StreamPlace {
     /// Counts an outbound stream as one of its protocol.
     pub(crate) fn outbound_of(mut self, protocol: &ProtocolId) -> Self {
-        self.ledger.counts().protocols.entry(protocol.clone()).or_default().outbound += 1;
+        let mut counts = self.account.ledger.counts();
+        counts.protocols.entry(protocol.clone()).or_default().outbound += 1;
+        drop(counts);
         self.protocol = Some(protocol.clone());
         self
     }
@@ -641,7 +782,8 @@ impl StreamPlace {
         max: Option<Max>,
         of_peer_max: Option<Max>,
     ) -> Result<Self, LimitReached> {
-        let limits = &self.ledger.limits;
+        let Account { ledger, peer, .. } = &*self.account;
+        let limits = &ledger.limits;
         let max = max.unwrap_or(Max::new(
             limits.streams_per_protocol_max,
             "Builder::streams_per_protocol_max",
@@ -650,24 +792,26 @@ impl StreamPlace {
             limits.streams_per_protocol_and_peer_max,
             "Builder::streams_per_protocol_and_peer_max",
         ));
-        let mut counts = self.ledger.counts();
+        let mut counts = ledger.counts();
+        let buffers = counts.check_buffers([Scope::Protocol(protocol.clone())]);
         let of_protocol = counts.protocols.entry(protocol.clone()).or_default();
         of_protocol.inbound_max = max.value;
-        let of_peer = of_protocol.inbound_by_peer.get(&self.peer).copied().unwrap_or_default();
+        let of_peer = of_protocol.inbound_by_peer.get(peer).copied().unwrap_or_default();
         let (count, peers) = (of_protocol.inbound, of_protocol.inbound_by_peer.len());
         let holder = || format!("{count} streams of {protocol} from {peers} peers");
-        let checked = max.check(count, "inbound streams of one protocol", holder).and_then(|()| {
-            let holder = || format!("{} for {protocol}", self.peer);
+        let all = || max.check(count, "inbound streams of one protocol", holder);
+        let checked = buffers.and_then(|()| all()).and_then(|()| {
+            let holder = || format!("{peer} for {protocol}");
             of_peer_max.check(of_peer, "inbound streams of one protocol and peer", holder)
         });
         if let Err(limit) = checked {
             counts.forget_unused(protocol);
             drop(counts);
-            self.ledger.refuse(&limit);
+            ledger.refuse(&limit);
             return Err(limit);
         }
         of_protocol.inbound += 1;
-        *of_protocol.inbound_by_peer.entry(self.peer).or_default() += 1;
+        *of_protocol.inbound_by_peer.entry(*peer).or_default() += 1;
         drop(counts);
         self.protocol = Some(protocol.clone());
         Ok(self)
@@ -681,23 +825,34 @@ impl Counts {
             self.protocols.remove(protocol);
         }
     }
+
+    /// Whether one of `scopes` held too many bytes at the last look.
+    fn check_buffers(&self, scopes: impl IntoIterator<Item = Scope>) -> Result<(), LimitReached> {
+        if self.overfull.is_empty() {
+            return Ok(());
+        }
+        let limit = scopes.into_iter().find_map(|scope| self.overfull.get(&scope));
+        limit.map_or(Ok(()), |limit| Err(limit.clone()))
+    }
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        let mut counts = self.ledger.counts();
+        let Account { ledger, peer, ip } = &*self.account;
+        let mut counts = ledger.counts();
         *counts.streams(self.role) -= 1;
-        counts.change_peer(self.peer, |of_peer| *of_peer.streams(self.role) -= 1);
+        counts.change_peer(*peer, |of_peer| *of_peer.streams(self.role) -= 1);
+        counts.change_ranges(*ip, |of_range| *of_range.streams(self.role) -= 1);
         let Some(protocol) = &self.protocol else { return };
         if let Some(of_protocol) = counts.protocols.get_mut(protocol) {
             match self.role {
                 Role::Initiator => of_protocol.outbound -= 1,
                 Role::Responder => {
                     of_protocol.inbound -= 1;
-                    if let Some(count) = of_protocol.inbound_by_peer.get_mut(&self.peer) {
+                    if let Some(count) = of_protocol.inbound_by_peer.get_mut(peer) {
                         *count -= 1;
                         if *count == 0 {
-                            of_protocol.inbound_by_peer.remove(&self.peer);
+                            of_protocol.inbound_by_peer.remove(peer);
                         }
                     }
                 }

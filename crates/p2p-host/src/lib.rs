@@ -121,7 +121,7 @@ pub use ip::{IpRange, IpRangeError};
 pub use open::Opening;
 pub use p2p_core::{Keypair, Multiaddr, PeerId, ProtocolId, Stream};
 pub use target::{IntoTarget, Target, TargetError};
-pub use usage::{PeerUsage, ProtocolUsage, Usage, UsageReport, Used};
+pub use usage::{PeerUsage, ProtocolUsage, RangeUsage, Usage, UsageReport, Used};
 
 /// Begins a host that has no transport, secure channel or multiplexer yet.
 pub fn builder() -> Builder {

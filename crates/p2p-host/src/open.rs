@@ -131,7 +131,7 @@ async fn open(
     let span = conn.stream_span(role);
     span.record("protocol", protocol.as_str());
     let opening = async {
-        let place = conn.ledger.stream(role, peer)?.outbound_of(protocol);
+        let place = conn.account.stream(role)?.outbound_of(protocol);
         let negotiation = async {
             let (stream, hold) = poll_fn(|cx| conns.poll_open(cx)).await?;
             progress.reach(Stage::Protocol);

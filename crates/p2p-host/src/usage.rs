@@ -69,8 +69,8 @@ pub struct PeerUsage {
     pub streams_inbound: Used,
     /// Streams that this host has opened to it.
     pub streams_outbound: Used,
-    /// Bytes that its streams hold; they have no limit of their own.
-    pub buffered_bytes: usize,
+    /// Bytes that its streams hold.
+    pub buffered_bytes: Used,
 }
 
 /// What one protocol uses. Streams that are still negotiating are not among its inbound ones.
@@ -83,6 +83,25 @@ pub struct ProtocolUsage {
     pub streams_inbound: Used,
     /// Streams that this host has opened for it, which have no limit of their own.
     pub streams_outbound: usize,
+    /// Bytes that its streams hold, in both directions.
+    pub buffered_bytes: Used,
+}
+
+/// What one IP range uses: an IPv4 address, an IPv6 /56 or /48. What comes over a relay is not
+/// counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RangeUsage {
+    /// The range.
+    pub range: IpRange,
+    /// Connections and dials of its addresses, pending ones among them.
+    pub connections: Used,
+    /// Streams that peers have opened on these connections.
+    pub streams_inbound: Used,
+    /// Streams that this host has opened on them, which have no limit of their own.
+    pub streams_outbound: usize,
+    /// Bytes that these streams hold.
+    pub buffered_bytes: Used,
 }
 
 /// The same in detail, from [`Host::usage_report`](crate::Host::usage_report): the figures of one
@@ -94,10 +113,10 @@ pub struct UsageReport {
     pub host: Usage,
     /// Each peer that is connected or has a stream.
     pub peers: Vec<PeerUsage>,
-    /// Each protocol that has a stream.
+    /// Each protocol that has a stream, or bytes of one at its end.
     pub protocols: Vec<ProtocolUsage>,
-    /// Connections and dials of each IPv4 address, IPv6 /56 and /48.
-    pub ip_ranges: Vec<(IpRange, Used)>,
+    /// Each IPv4 address, IPv6 /56 and /48 that has a connection, a dial or a stream.
+    pub ip_ranges: Vec<RangeUsage>,
     /// New connections of each of these that count against
     /// [`Builder::connections_per_ip_rate`](crate::Builder::connections_per_ip_rate).
     pub ip_rates: Vec<(IpRange, Used)>,

@@ -73,9 +73,9 @@ pub use p2p_dns as dns;
 pub use p2p_host::{
     AcceptedStreams, AccessRule, BuildError, Builder, Cause, Denied, DialAttempt, DialError, Event,
     Events, GatePoint, Gater, HandleError, Host, InboundError, IntoTarget, IpRange, IpRangeError,
-    KeepAlive, LimitReached, ListenError, OpenError, Opening, PeerUsage, ProtocolUsage, Stage,
-    Target, TargetError, Usage, UsageReport, Used, identify, key_file, peerstore, perf, ping,
-    request,
+    KeepAlive, LimitReached, ListenError, OpenError, Opening, PeerUsage, ProtocolUsage, RangeUsage,
+    Stage, Target, TargetError, Usage, UsageReport, Used, identify, key_file, peerstore, perf,
+    ping, request,
 };
 pub use p2p_multistream as multistream;
 #[cfg(any(feature = "yamux", feature = "mplex"))]
