@@ -49,7 +49,8 @@ async fn refusal(events: &mut Events) -> LimitReached {
         }
         if let Event::StreamRefused { limit, .. } = event { Some(limit) } else { None }
     };
-    next_event(events, refused).await
+    let refusal = timeout(Duration::from_secs(100), next_event(events, refused));
+    refusal.await.expect("something is refused")
 }
 
 fn assert_names(limit: &LimitReached, value: usize, what: &str, holder: &str, setting: &str) {
@@ -697,7 +698,8 @@ async fn closed(events: &mut Events) -> (PeerId, String) {
         let Event::Disconnected { peer, cause, .. } = event else { return None };
         Some((peer, cause.to_string()))
     };
-    next_event(events, gone).await
+    let closed = timeout(Duration::from_secs(100), next_event(events, gone));
+    closed.await.expect("a connection is closed")
 }
 
 /// What a report says of the bytes of a protocol.
