@@ -105,8 +105,17 @@ struct Facts {
 /// }
 /// ```
 pub struct Stream {
-    send: SendStream,
-    recv: RecvStream,
+    // Boxed: a future that is given a stream mostly has it twice, as an argument and in its body.
+    parts: Box<Parts>,
+}
+
+struct Parts {
+    send: Box<dyn SendHalf>,
+    recv: Box<dyn RecvHalf>,
+    facts: Facts,
+    /// The halves are not at their ends.
+    sends: bool,
+    receives: bool,
 }
 
 /// The sending half of a [`Stream`].
@@ -130,18 +139,14 @@ impl Stream {
         recv: Box<dyn RecvHalf>,
     ) -> Self {
         let facts = Facts { connection, protocol: None, held: None };
-        Self {
-            send: SendStream { half: send, facts: facts.clone() },
-            recv: RecvStream { half: recv, facts },
-        }
+        Self { parts: Box::new(Parts { send, recv, facts, sends: true, receives: true }) }
     }
 
     /// Names the protocol that was negotiated; for hosts.
     #[must_use]
     pub fn with_protocol(mut self, protocol: ProtocolId) -> Self {
-        self.send.half.set_protocol(&protocol);
-        self.send.facts.protocol = Some(protocol.clone());
-        self.recv.facts.protocol = Some(protocol);
+        self.parts.send.set_protocol(&protocol);
+        self.parts.facts.protocol = Some(protocol);
         self
     }
 
@@ -149,41 +154,40 @@ impl Stream {
     /// or dropped); for hosts.
     #[must_use]
     pub fn holding(mut self, value: Arc<dyn Any + Send + Sync>) -> Self {
-        self.send.facts.held = Some(Arc::clone(&value));
-        self.recv.facts.held = Some(value);
+        self.parts.facts.held = Some(value);
         self
     }
 
     /// Puts a layer around the receiving half; for hosts.
     #[must_use]
     pub fn map_recv(mut self, layer: impl FnOnce(Box<dyn RecvHalf>) -> Box<dyn RecvHalf>) -> Self {
-        self.recv.half = layer(self.recv.half);
+        self.parts.recv = layer(self.parts.recv);
         self
     }
 
     /// Puts a layer around the sending half; for hosts.
     #[must_use]
     pub fn map_send(mut self, layer: impl FnOnce(Box<dyn SendHalf>) -> Box<dyn SendHalf>) -> Self {
-        self.send.half = layer(self.send.half);
+        self.parts.send = layer(self.parts.send);
         self
     }
 
     /// The protocol that was negotiated; `None` before that.
     #[must_use]
     pub fn protocol(&self) -> Option<&ProtocolId> {
-        self.send.facts.protocol.as_ref()
+        self.parts.facts.protocol.as_ref()
     }
 
     /// The connection that carries the stream.
     #[must_use]
     pub fn connection(&self) -> &Arc<ConnectionInfo> {
-        &self.send.facts.connection
+        &self.parts.facts.connection
     }
 
     /// The peer at the other end, as the secure channel has verified it.
     #[must_use]
     pub fn peer(&self) -> PeerId {
-        self.send.facts.connection.peer()
+        self.parts.facts.connection.peer()
     }
 
     /// Sends `data` without copying it.
@@ -194,7 +198,7 @@ impl Stream {
     /// # Cancel safety
     /// What was not taken is in `data`.
     pub async fn send(&mut self, data: &mut Bytes) -> Result<(), StreamError> {
-        self.send.send(data).await
+        send_all(self.parts.send.as_mut(), data).await
     }
 
     /// Takes at most `max` received bytes without copying them; `None` is the peer's end.
@@ -205,9 +209,11 @@ impl Stream {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
-        let result = self.recv.chunk(max).await;
-        if result.as_ref().is_err_and(is_final) {
-            self.send.facts.held = None;
+        let result = poll_fn(|cx| self.parts.recv.poll_chunk(cx, max)).await;
+        match &result {
+            Ok(None) => self.parts.end_recv(),
+            Err(error) if is_final(error) => self.parts.end(),
+            Ok(Some(_)) | Err(_) => {}
         }
         result
     }
@@ -217,25 +223,52 @@ impl Stream {
     /// comes in later can be read, once another deadline is set. `None`, as at first, waits for
     /// ever. What can be done without waiting is done after the deadline too.
     pub fn set_read_deadline(&mut self, at: Option<Instant>) {
-        self.recv.set_deadline(at);
+        self.parts.recv.set_deadline(at);
     }
 
     /// The same for calls that write, which wait when the peer's window or the send buffer is
     /// full. `shutdown` and `reset` never wait.
     pub fn set_write_deadline(&mut self, at: Option<Instant>) {
-        self.send.set_deadline(at);
+        self.parts.send.set_deadline(at);
     }
 
     /// Ends the stream at once, in both directions, and tells the peer why where the protocol can.
     pub fn reset(&mut self, code: ErrorCode) {
-        self.send.reset(code);
-        self.recv.facts.held = None;
+        self.parts.send.reset(code);
+        self.parts.end();
     }
 
     /// Splits the stream for use in two tasks, without a lock between them.
     #[must_use]
     pub fn into_halves(self) -> (SendStream, RecvStream) {
-        (self.send, self.recv)
+        let Parts { send, recv, facts, sends, receives } = *self.parts;
+        let held = |open: bool| facts.held.clone().filter(|_| open);
+        (
+            SendStream { half: send, facts: Facts { held: held(sends), ..facts.clone() } },
+            RecvStream { half: recv, facts: Facts { held: held(receives), ..facts } },
+        )
+    }
+}
+
+impl Parts {
+    fn end_send(&mut self) {
+        self.sends = false;
+        if !self.receives {
+            self.facts.held = None;
+        }
+    }
+
+    fn end_recv(&mut self) {
+        self.receives = false;
+        if !self.sends {
+            self.facts.held = None;
+        }
+    }
+
+    /// Neither half is of use any more.
+    fn end(&mut self) {
+        self.end_send();
+        self.end_recv();
     }
 }
 
@@ -248,10 +281,7 @@ impl SendStream {
     /// # Cancel safety
     /// What was not taken is in `data`.
     pub async fn send(&mut self, data: &mut Bytes) -> Result<(), StreamError> {
-        while !data.is_empty() {
-            poll_fn(|cx| self.half.poll_send(cx, data)).await?;
-        }
-        Ok(())
+        send_all(self.half.as_mut(), data).await
     }
 
     /// Lets calls that write wait until `at` at most; see [`Stream::set_write_deadline`]. Does not
@@ -335,8 +365,7 @@ impl AsyncRead for RecvStream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut self.half).poll_read(cx, buf));
-        let ended = result.is_ok() && buf.remaining() > 0 && buf.filled().len() == before;
-        if ended || result.as_ref().is_err_and(is_final_io) {
+        if is_end(&result, before, buf) || result.as_ref().is_err_and(is_final_io) {
             self.facts.held = None;
         }
         Poll::Ready(result)
@@ -349,15 +378,21 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.send).poll_write(cx, buf)
+        let result = ready!(Pin::new(&mut self.parts.send).poll_write(cx, buf));
+        if result.as_ref().is_err_and(is_final_io) {
+            self.parts.end_send();
+        }
+        Poll::Ready(result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.send).poll_flush(cx)
+        Pin::new(&mut self.parts.send).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.send).poll_shutdown(cx)
+        let result = ready!(Pin::new(&mut self.parts.send).poll_shutdown(cx));
+        self.parts.end_send();
+        Poll::Ready(result)
     }
 }
 
@@ -367,13 +402,29 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = ready!(Pin::new(&mut self.recv).poll_read(cx, buf));
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(&mut self.parts.recv).poll_read(cx, buf));
+        if is_end(&result, before, buf) {
+            self.parts.end_recv();
+        }
         if result.as_ref().is_err_and(is_final_io) {
             // A stream that was reset is of no use in either direction.
-            self.send.facts.held = None;
+            self.parts.end();
         }
         Poll::Ready(result)
     }
+}
+
+async fn send_all(half: &mut dyn SendHalf, data: &mut Bytes) -> Result<(), StreamError> {
+    while !data.is_empty() {
+        poll_fn(|cx| half.poll_send(cx, data)).await?;
+    }
+    Ok(())
+}
+
+/// Whether a read that began with `before` bytes in `buf` has found the end of the data.
+fn is_end(result: &io::Result<()>, before: usize, buf: &ReadBuf<'_>) -> bool {
+    result.is_ok() && buf.remaining() > 0 && buf.filled().len() == before
 }
 
 /// Whether a half is at its end with this error.
@@ -387,7 +438,7 @@ fn is_final_io(error: &io::Error) -> bool {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.send.facts.debug(f, "Stream")
+        self.parts.facts.debug(f, "Stream")
     }
 }
 
