@@ -1,7 +1,6 @@
 //! A connection's life at the host: its place in the registry, its task, its end.
 
 use std::{
-    any::Any,
     fmt,
     future::{Future, poll_fn},
     sync::{
@@ -101,8 +100,8 @@ impl Conn {
     }
 
     /// Counts one more user of the connection, until what is returned is dropped.
-    pub(crate) fn hold(self: &Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        Arc::new(Hold::new(self, |active| &mut active.streams))
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        Hold::new(self, |active| &mut active.streams)
     }
 
     /// Waits until nothing keeps the connection alive.
@@ -152,7 +151,7 @@ impl fmt::Debug for Conn {
 }
 
 /// One more of what `of` counts.
-struct Hold {
+pub(crate) struct Hold {
     conn: Arc<Conn>,
     of: fn(&mut Active) -> &mut usize,
 }

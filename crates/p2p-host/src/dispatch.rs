@@ -4,14 +4,16 @@ use std::{
     collections::HashMap,
     error::Error,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, PoisonError, RwLock, Weak},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use p2p_core::{ErrorCode, PeerId, ProtocolId, ProtocolIdError, Role, Stream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tracing::Span;
 
 use crate::{
     Event, LimitReached,
@@ -27,7 +29,22 @@ const NEGOTIATION_MAX: Duration = Duration::from_secs(10);
 const ACCEPTED_MAX: usize = 32;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
-type Serving = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+/// A handler's future, whatever its error is. Around it there is no other one, which would take its
+/// size twice.
+trait Serving: Send {
+    fn poll_serving(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
+}
+
+impl<F, E> Serving for F
+where
+    F: Future<Output = Result<(), E>> + Send,
+    E: Into<BoxError>,
+{
+    fn poll_serving(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.poll(cx).map_err(Into::into)
+    }
+}
 
 /// Why a protocol cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +72,7 @@ struct Served {
 }
 
 enum Service {
-    Handler(Box<dyn Fn(Stream) -> Serving + Send + Sync>),
+    Handler(Box<dyn Fn(Stream) -> Pin<Box<dyn Serving>> + Send + Sync>),
     Queue(mpsc::Sender<Stream>),
 }
 
@@ -99,12 +116,7 @@ impl Protocols {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let handler = Arc::new(handler);
-        let handler = move |stream| -> Serving {
-            let handler = Arc::clone(&handler);
-            // Made in here: what is captured and awaited takes its size twice.
-            Box::pin(async move { handler(stream).await.map_err(Into::into) })
-        };
+        let handler = move |stream| -> Pin<Box<dyn Serving>> { Box::pin(handler(stream)) };
         self.insert(id, Served { service: Service::Handler(Box::new(handler)), limits })?;
         Ok(())
     }
@@ -169,67 +181,92 @@ impl Inner {
 }
 
 /// The task of one inbound stream: negotiates its protocol and runs the handler.
-pub(crate) async fn serve(
+pub(crate) fn serve(
+    host: Arc<Inner>,
+    conn: Arc<Conn>,
+    stream: Stream,
+    place: StreamPlace,
+    permit: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send {
+    // Boxed, it takes no memory while the handler runs.
+    let begun = Box::pin(begin(host, conn, stream, place, permit));
+    async move {
+        let Some((mut serving, place)) = begun.await else { return };
+        let served = poll_fn(|cx| serving.as_mut().poll_serving(cx)).await;
+        drop(serving);
+        if let Err(error) = served {
+            let protocol = place.protocol();
+            tracing::debug!(protocol = protocol.map(tracing::field::display), %error, "handler");
+        }
+        // It was a task to the end, with a stream or without.
+        drop(place);
+    }
+}
+
+/// Negotiates the protocol of one inbound stream, and begins to serve it where it has a handler.
+async fn begin(
     host: Arc<Inner>,
     conn: Arc<Conn>,
     mut stream: Stream,
     place: StreamPlace,
     permit: OwnedSemaphorePermit,
-) {
+) -> Option<(Pin<Box<dyn Serving>>, Arc<StreamPlace>)> {
     let mut found = None;
     let supports = |name: &str| {
         found = host.protocols.get(name);
         found.is_some()
     };
-    // Boxed, it takes no memory while the handler runs.
-    let negotiation =
-        Box::pin(within(NEGOTIATION_MAX, p2p_multistream::respond(&mut stream, supports)));
-    let protocol = match negotiation.await {
+    let negotiation = p2p_multistream::respond(&mut stream, supports);
+    let protocol = match within(NEGOTIATION_MAX, negotiation).await {
         Ok(Ok(protocol)) => protocol,
         Ok(Err(error)) => {
             tracing::debug!(%error, "inbound stream");
-            return stream.reset(error.stream_code());
+            stream.reset(error.stream_code());
+            return None;
         }
         Err(cause) => {
             tracing::debug!(%cause, "inbound stream");
-            return stream.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
+            stream.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
+            return None;
         }
     };
     drop(permit);
     let Some(served) = found else {
-        return stream.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
+        stream.reset(ErrorCode::STREAM_NEGOTIATION_FAILED);
+        return None;
     };
     let Limits { streams_max, streams_of_peer_max, .. } = served.limits;
     let place = match place.inbound_of(&protocol, streams_max, streams_of_peer_max) {
         Ok(place) => Arc::new(place),
         Err(limit) => {
             stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
-            return host.refused_stream(conn.peer(), Some(protocol), limit);
+            host.refused_stream(conn.peer(), Some(protocol), limit);
+            return None;
         }
     };
-    let span = tracing::Span::current();
+    // The streams of a protocol share its name.
+    let protocol = place.protocol().cloned().unwrap_or(protocol);
+    let span = Span::current();
     span.record("protocol", protocol.as_str());
     tracing::debug!("opened");
     let hold = served.limits.keeps_alive.then(|| conn.hold());
     let (stream, open) = host.metrics.meter(stream, &protocol, Role::Responder);
-    drop(conn);
-    drop(host);
-    let held = Arc::new((Arc::clone(&place), hold, open, span));
-    let stream = stream.with_protocol(protocol.clone()).holding(held);
+    let held = Arc::new((Arc::clone(&place), hold, open, kept(span)));
+    let stream = stream.with_protocol(protocol).holding(held);
     match &served.service {
-        Service::Handler(handler) => {
-            if let Err(error) = handler(stream).await {
-                tracing::debug!(%protocol, %error, "handler");
-            }
-            // It was a task to the end, with a stream or without.
-            drop(place);
-        }
+        Service::Handler(handler) => Some((handler(stream), place)),
         Service::Queue(queue) => {
             if let Err(refused) = queue.try_send(stream) {
                 refused.into_inner().reset(ErrorCode::STREAM_RESOURCE_LIMIT);
             }
+            None
         }
     }
+}
+
+/// What a stream holds of its span, so that it lasts as long: mostly there is none.
+pub(crate) fn kept(span: Span) -> Option<Box<Span>> {
+    (!span.is_disabled()).then(|| Box::new(span))
 }
 
 /// The inbound streams of one protocol, from [`Host::accept`](crate::Host::accept). Dropping it

@@ -768,10 +768,17 @@ impl StreamPlace {
     /// Counts an outbound stream as one of its protocol.
     pub(crate) fn outbound_of(mut self, protocol: &ProtocolId) -> Self {
         let mut counts = self.account.ledger.counts();
-        counts.protocols.entry(protocol.clone()).or_default().outbound += 1;
+        let of_protocol = counts.protocols.entry(protocol.clone());
+        let shared = of_protocol.key().clone();
+        of_protocol.or_default().outbound += 1;
         drop(counts);
-        self.protocol = Some(protocol.clone());
+        self.protocol = Some(shared);
         self
+    }
+
+    /// The protocol that it was counted for.
+    pub(crate) fn protocol(&self) -> Option<&ProtocolId> {
+        self.protocol.as_ref()
     }
 
     /// Takes a place for an inbound stream among those of its protocol; `None` stands for the
@@ -794,7 +801,9 @@ impl StreamPlace {
         ));
         let mut counts = ledger.counts();
         let buffers = counts.check_buffers([Scope::Protocol(protocol.clone())]);
-        let of_protocol = counts.protocols.entry(protocol.clone()).or_default();
+        let of_protocol = counts.protocols.entry(protocol.clone());
+        let shared = of_protocol.key().clone();
+        let of_protocol = of_protocol.or_default();
         of_protocol.inbound_max = max.value;
         let of_peer = of_protocol.inbound_by_peer.get(peer).copied().unwrap_or_default();
         let (count, peers) = (of_protocol.inbound, of_protocol.inbound_by_peer.len());
@@ -813,7 +822,7 @@ impl StreamPlace {
         of_protocol.inbound += 1;
         *of_protocol.inbound_by_peer.entry(*peer).or_default() += 1;
         drop(counts);
-        self.protocol = Some(protocol.clone());
+        self.protocol = Some(shared);
         Ok(self)
     }
 }

@@ -1,7 +1,6 @@
 //! Opening a stream: a connection, a stream of it, and its protocol.
 
 use std::{
-    any::Any,
     fmt,
     future::{Future, IntoFuture, poll_fn},
     io,
@@ -21,7 +20,8 @@ use tracing::Instrument as _;
 
 use crate::{
     Cause, Host, OpenError, Stage, Target,
-    connection::{Conn, within},
+    connection::{Conn, Hold, within},
+    dispatch::kept,
     host::Inner,
     upgrade::Progress,
 };
@@ -132,6 +132,8 @@ async fn open(
     span.record("protocol", protocol.as_str());
     let opening = async {
         let place = conn.account.stream(role)?.outbound_of(protocol);
+        // The streams of a protocol share its name.
+        let protocol = place.protocol().unwrap_or(protocol);
         let negotiation = async {
             let (stream, hold) = poll_fn(|cx| conns.poll_open(cx)).await?;
             progress.reach(Stage::Protocol);
@@ -140,7 +142,7 @@ async fn open(
         let (stream, hold) = within(limit, negotiation).await??;
         let (stream, open) = host.metrics.meter(stream, protocol, role);
         tracing::debug!("opened");
-        Ok::<_, Cause>(stream.holding(Arc::new((place, hold, open, span.clone()))))
+        Ok::<_, Cause>(stream.holding(Arc::new((place, hold, open, kept(span.clone())))))
     };
     opening.instrument(span.clone()).await.map_err(|cause| {
         tracing::debug!(parent: &span, %cause, "failed");
@@ -152,16 +154,13 @@ async fn open(
     })
 }
 
-/// What keeps a connection alive.
-type Held = Option<Arc<dyn Any + Send + Sync>>;
-
 /// The connections that a stream may be opened on.
 struct Candidates<'a> {
     host: &'a Inner,
     first: &'a Arc<Conn>,
     /// The other connections to its peer are to be asked, too, once it has no room.
     others: bool,
-    openers: Vec<(Box<dyn OpenStream>, Held)>,
+    openers: Vec<(Box<dyn OpenStream>, Option<Hold>)>,
 }
 
 impl<'a> Candidates<'a> {
@@ -177,7 +176,10 @@ impl<'a> Candidates<'a> {
 
     /// Opens a stream of the first connection that has room, best first (CONN-17). It fails only
     /// when none of them is left.
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Stream, Held), ConnectionError>> {
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Stream, Option<Hold>), ConnectionError>> {
         loop {
             let (mut opened, mut failed) = (None, None);
             self.openers.retain_mut(|(opener, held)| {
