@@ -354,7 +354,7 @@ async fn accept_streams(
                 Ok(place) => {
                     let (host_ref, conn_ref) = (Arc::clone(host), Arc::clone(conn));
                     let serve = crate::dispatch::serve(host_ref, conn_ref, stream, place, permit);
-                    host.spawn(serve.instrument(conn.stream_span(Role::Responder)));
+                    host.spawn_in(conn.stream_span(Role::Responder), serve);
                 }
                 Err(limit) => {
                     stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);

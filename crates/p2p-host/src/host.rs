@@ -20,6 +20,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, Span};
 
 use crate::{
     AcceptedStreams, Cause, DialError, Event, Events, HandleError, IntoTarget, KeepAlive,
@@ -200,6 +201,15 @@ impl Inner {
             },
             &self.runtime,
         );
+    }
+
+    /// The same inside of `span`; one that is disabled takes no memory.
+    pub(crate) fn spawn_in(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
+        if span.is_disabled() {
+            self.spawn(task);
+        } else {
+            self.spawn(task.instrument(span));
+        }
     }
 
     pub(crate) fn transport(&self, addr: &Multiaddr) -> Option<&dyn Transport> {

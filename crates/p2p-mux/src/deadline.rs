@@ -8,17 +8,19 @@ use std::{
 use p2p_core::StreamError;
 use tokio::time::{Instant as TokioInstant, Sleep};
 
-/// Until when a half's calls may wait. Its timer is made by the first call that does.
+/// Until when a half's calls may wait: one word where there is none, as mostly.
 #[derive(Default)]
-pub(crate) struct Deadline {
-    at: Option<Instant>,
+pub(crate) struct Deadline(Option<Box<Limit>>);
+
+struct Limit {
+    at: Instant,
+    /// Made by the first call that waits.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
     pub(crate) fn set(&mut self, at: Option<Instant>) {
-        self.at = at;
-        self.sleep = None;
+        self.0 = at.map(|at| Box::new(Limit { at, sleep: None }));
     }
 
     /// What `call` gives, or that the time is up where it would wait.
@@ -27,11 +29,11 @@ impl Deadline {
         cx: &mut Context<'_>,
         call: Poll<Result<T, StreamError>>,
     ) -> Poll<Result<T, StreamError>> {
-        if let Some(at) = self.at
+        if let Some(limit) = &mut self.0
             && call.is_pending()
         {
-            let due = || Box::pin(tokio::time::sleep_until(TokioInstant::from_std(at)));
-            let sleep = self.sleep.get_or_insert_with(due);
+            let at = TokioInstant::from_std(limit.at);
+            let sleep = limit.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             return sleep.as_mut().poll(cx).map(|()| Err(StreamError::DeadlinePassed));
         }
         call

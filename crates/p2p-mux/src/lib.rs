@@ -100,6 +100,8 @@ mod lingering;
 mod model;
 #[cfg(any(feature = "mplex", test))]
 pub mod mplex;
+#[cfg(feature = "yamux")]
+mod queue;
 #[cfg(any(feature = "mplex", test))]
 mod received;
 mod shared;

@@ -19,7 +19,7 @@ pub(crate) struct Shared {
 
 pub(crate) struct State {
     pub(crate) core: Box<dyn MuxCore>,
-    waiting: HashMap<StreamId, Waiting, IdHashes>,
+    waiting: Waiting,
     openers: VecDeque<Waiter>,
     opener_next: u64,
     /// An opener that lets those ahead of it go first, once.
@@ -52,11 +52,22 @@ pub(crate) enum Task {
     Second,
 }
 
+/// The tasks that wait at streams. A stream at which nobody waits takes no place.
 #[derive(Default)]
 struct Waiting {
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    watcher: Option<Waker>,
+    readers: HashMap<StreamId, Waker, IdHashes>,
+    writers: HashMap<StreamId, Waker, IdHashes>,
+    watchers: HashMap<StreamId, Waker, IdHashes>,
+}
+
+impl Waiting {
+    fn of(&mut self, interest: Interest) -> &mut HashMap<StreamId, Waker, IdHashes> {
+        match interest {
+            Interest::Read => &mut self.readers,
+            Interest::Write => &mut self.writers,
+            Interest::Stopped => &mut self.watchers,
+        }
+    }
 }
 
 /// A task that waits to open a stream.
@@ -90,7 +101,7 @@ impl Shared {
         Arc::new(Self {
             state: Mutex::new(State {
                 core,
-                waiting: HashMap::default(),
+                waiting: Waiting::default(),
                 openers: VecDeque::new(),
                 opener_next: 0,
                 yielding: None,
@@ -151,13 +162,10 @@ impl Shared {
         self.with(|state| {
             let result = poll(state.core.as_mut());
             if result.is_pending() {
-                let waiting = state.waiting.entry(id).or_default();
-                let slot = match interest {
-                    Interest::Read => &mut waiting.reader,
-                    Interest::Write => &mut waiting.writer,
-                    Interest::Stopped => &mut waiting.watcher,
-                };
-                set_waker(slot, cx);
+                let waiting = state.waiting.of(interest).entry(id);
+                waiting
+                    .and_modify(|waker| waker.clone_from(cx.waker()))
+                    .or_insert_with(|| cx.waker().clone());
             }
             result
         })
@@ -209,7 +217,9 @@ impl State {
 
     /// Gives back memory that is kept for later.
     pub(crate) fn release_idle(&mut self) {
-        self.waiting.shrink_to_fit();
+        for interest in [Interest::Read, Interest::Write, Interest::Stopped] {
+            self.waiting.of(interest).shrink_to_fit();
+        }
         self.core.handle_idle();
     }
 
@@ -223,29 +233,13 @@ impl State {
 
     pub(crate) fn release_send(&mut self, id: StreamId) {
         self.core.release_send(id);
-        if let Some(waiting) = self.waiting.get_mut(&id) {
-            waiting.writer = None;
-            waiting.watcher = None;
-            self.forget_idle(id);
-        }
+        self.waiting.writers.remove(&id);
+        self.waiting.watchers.remove(&id);
     }
 
     pub(crate) fn release_recv(&mut self, id: StreamId) {
         self.core.release_recv(id);
-        if let Some(waiting) = self.waiting.get_mut(&id) {
-            waiting.reader = None;
-            self.forget_idle(id);
-        }
-    }
-
-    fn forget_idle(&mut self, id: StreamId) {
-        let idle = self
-            .waiting
-            .get(&id)
-            .is_some_and(|w| w.reader.is_none() && w.writer.is_none() && w.watcher.is_none());
-        if idle {
-            self.waiting.remove(&id);
-        }
+        self.waiting.readers.remove(&id);
     }
 
     /// Why nothing can be opened any more.
@@ -389,17 +383,11 @@ impl State {
     fn collect(&mut self, wakers: &mut Wakers) {
         while let Some(event) = self.core.poll_event() {
             match event {
-                MuxEvent::Readable(id) => {
-                    wakers.push(self.waiting.get_mut(&id).and_then(|w| w.reader.take()));
-                }
-                MuxEvent::Writable(id) => {
-                    wakers.push(self.waiting.get_mut(&id).and_then(|w| w.writer.take()));
-                }
+                MuxEvent::Readable(id) => wakers.push(self.waiting.readers.remove(&id)),
+                MuxEvent::Writable(id) => wakers.push(self.waiting.writers.remove(&id)),
                 MuxEvent::Ended(id) => {
-                    if let Some(waiting) = self.waiting.remove(&id) {
-                        wakers.push(waiting.reader);
-                        wakers.push(waiting.writer);
-                        wakers.push(waiting.watcher);
+                    for interest in [Interest::Read, Interest::Write, Interest::Stopped] {
+                        wakers.push(self.waiting.of(interest).remove(&id));
                     }
                 }
                 MuxEvent::Acceptable => wakers.push(self.acceptor.take()),

@@ -467,6 +467,10 @@ impl MuxCore for Session {
     fn handle_idle(&mut self) {
         self.streams.values_mut().for_each(|stream| stream.recv.copy_referenced());
         self.streams.shrink_to_fit();
+        for stream in self.streams.values_mut() {
+            stream.send.release_idle();
+            stream.recv.release_idle();
+        }
         if self.headers.is_empty() {
             self.headers = BytesMut::new();
         }

@@ -8,15 +8,13 @@
 //!    └──── reset / RST / end ──────► Dead       └─ stop ──► Stopped ──FIN──► Ended
 //! ```
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_core::{ErrorCode, ProtocolId, StreamError};
 
 use super::{Config, WINDOW_INITIAL, frame::Flags, windows::Windows};
+use crate::queue::Queue;
 
 /// Received bytes are copied into blocks of up to this many bytes, unless they are large and
 /// read promptly. It bounds the memory of a stream whose peer sends tiny frames.
@@ -163,7 +161,7 @@ pub(super) struct SendSide {
     pub(super) credit: u32,
     /// A writer waits for room.
     pub(super) blocked: bool,
-    chunks: VecDeque<Bytes>,
+    chunks: Queue<Bytes>,
     tail: BytesMut,
     /// Bytes in `chunks` and `tail`; all of them are covered by credit already taken.
     queued: usize,
@@ -175,7 +173,7 @@ impl SendSide {
             phase: SendPhase::Open,
             credit: WINDOW_INITIAL,
             blocked: false,
-            chunks: VecDeque::new(),
+            chunks: Queue::default(),
             tail: BytesMut::new(),
             queued: 0,
         }
@@ -263,8 +261,15 @@ impl SendSide {
         true
     }
 
+    /// Gives back the empty block that is kept for the next data.
+    pub(super) fn release_idle(&mut self) {
+        if self.tail.is_empty() {
+            self.tail = BytesMut::new();
+        }
+    }
+
     fn clear(&mut self) {
-        self.chunks = VecDeque::new();
+        self.chunks = Queue::default();
         self.tail = BytesMut::new();
         self.queued = 0;
     }
@@ -292,7 +297,7 @@ pub(super) struct RecvSide {
     read: u32,
     /// The largest window that what was read has asked for, in bytes; the first one at least.
     wanted: u32,
-    chunks: VecDeque<(Bytes, Origin)>,
+    chunks: Queue<(Bytes, Origin)>,
     tail: BytesMut,
     buffered: u32,
 }
@@ -317,7 +322,7 @@ impl RecvSide {
             measured_at: None,
             read: 0,
             wanted: WINDOW_INITIAL,
-            chunks: VecDeque::new(),
+            chunks: Queue::default(),
             tail: BytesMut::new(),
             buffered: 0,
         }
@@ -441,6 +446,13 @@ impl RecvSide {
         }
     }
 
+    /// Gives back the empty block that is kept for the next data.
+    pub(super) fn release_idle(&mut self) {
+        if self.tail.is_empty() {
+            self.tail = BytesMut::new();
+        }
+    }
+
     fn uncount(&mut self, len: usize) {
         let len = u32::try_from(len).expect("no more is buffered than the window");
         self.buffered = self.buffered.saturating_sub(len);
@@ -504,7 +516,7 @@ impl RecvSide {
     pub(super) fn stop(&mut self) -> u32 {
         let growth = self.target.saturating_sub(WINDOW_INITIAL);
         self.target = self.target.min(WINDOW_INITIAL);
-        self.chunks = VecDeque::new();
+        self.chunks = Queue::default();
         self.tail = BytesMut::new();
         self.buffered = 0;
         if self.phase == RecvPhase::Open {
@@ -536,9 +548,9 @@ impl RecvSide {
     /// The capacities of all blocks, and of the queue that holds them.
     pub(super) fn held(&mut self) -> usize {
         let chunks = std::mem::take(&mut self.chunks);
-        let queue = chunks.capacity() * size_of::<(Bytes, Origin)>();
+        let queue = chunks.held();
         let mut blocks = self.tail.capacity();
-        for (chunk, origin) in chunks {
+        for (chunk, origin) in chunks.into_entries() {
             let block = chunk.try_into_mut().expect("the only reference to its buffer");
             blocks += block.capacity();
             self.chunks.push_back((block.freeze(), origin));
