@@ -2,7 +2,8 @@
 //! pipe (with a socket: system calls), allocations, copies, runs of tasks. All bounds are here.
 //!
 //! Two ends of a connection in one thread, over a pipe that holds as much as a socket; counts are
-//! of both ends together. A bound is what was counted, and a quarter more.
+//! of both ends together. A bound is what was counted, and a quarter more. What an idle stream holds
+//! is that of two hosts over TCP.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -31,6 +32,8 @@ const MIB: Bounds =
 /// For a request of 32 bytes and its answer over one stream, with Noise.
 const REQUEST: Bounds =
     Bounds { reads: 2.5, writes: 2.5, allocations: 0.1, tasks: 7.5, copied: 1.0 };
+/// What an idle echo stream holds on both sides together, in bytes.
+const IDLE_STREAM: u64 = 2_570;
 /// What part of the payload may be copied without a secure channel, on each way: the little of a
 /// frame that is left at the end of a buffer.
 const CLEAR_COPIED_MAX: f64 = 0.02;
@@ -351,4 +354,43 @@ fn without_a_secure_channel_nothing_is_copied() {
         eprintln!("a MiB in the clear: {part:.4} of it copied on the way {way}");
         assert!(part <= CLEAR_COPIED_MAX, "{copied} bytes of {total} copied on the way {way}");
     }
+}
+
+#[test]
+fn an_idle_stream_holds_few_bytes() {
+    const COUNT: u32 = 100;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let (server, client) = runtime.block_on(async {
+        let server = p2p::builder().listen("/ip4/127.0.0.1/tcp/0").spawn().await.unwrap();
+        let echo = |mut stream: p2p::Stream| async move {
+            let mut text = [0; 32];
+            while stream.read_exact(&mut text).await.is_ok() {
+                stream.write_all(&text).await?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        server.handle("/echo/1.0.0", echo).unwrap();
+        (server, p2p::builder().spawn().await.unwrap())
+    });
+    let addr = server.addrs().first().unwrap().clone();
+    let open = async |count: u32| {
+        let mut streams = Vec::with_capacity(COUNT as usize);
+        for _ in 0..count {
+            let mut stream = client.open(&addr, "/echo/1.0.0").await.unwrap();
+            stream.write_all(&[7; 32]).await.unwrap();
+            stream.read_exact(&mut [0; 32]).await.unwrap();
+            streams.push(stream);
+        }
+        streams
+    };
+    // The connection, identify and whatever is made once are no part of it.
+    let first = runtime.block_on(open(1));
+    runtime.block_on(tokio::time::sleep(std::time::Duration::from_millis(200)));
+    let mut streams = Vec::new();
+    let held = allocation_counter::measure(|| streams = runtime.block_on(open(COUNT)));
+    let each = u64::try_from(held.bytes_current).unwrap() / u64::from(COUNT);
+    eprintln!("an idle stream holds {each} bytes on both sides together");
+    assert!(each <= IDLE_STREAM, "{each}");
+    drop((first, streams));
 }
