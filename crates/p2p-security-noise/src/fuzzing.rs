@@ -11,6 +11,7 @@ use crate::{
     payload,
     record::{Opener, Sealer},
     symmetric::CipherState,
+    verified::Verified,
     xx::DhKey,
 };
 
@@ -22,7 +23,7 @@ pub fn verify_payload(
     payload: &[u8],
     static_key: &[u8; 32],
 ) -> Result<(PublicKey, Vec<String>), SecurityError> {
-    let peer = payload::verify(payload, static_key)?;
+    let peer = payload::verify(payload, static_key, &Verified::new())?;
     let muxers = payload::muxers(payload)?;
     Ok((peer, muxers.into_iter().map(str::to_owned).collect()))
 }

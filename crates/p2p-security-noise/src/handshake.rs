@@ -9,6 +9,7 @@ use crate::{
     payload,
     record::{Opener, PREFIX_LEN, Sealer},
     symmetric::CipherState,
+    verified::Verified,
     xx::{MESSAGE_1_LEN, MESSAGE_2_LEN_MIN, MESSAGE_3_LEN_MIN, POINT_LEN, Xx},
 };
 
@@ -16,6 +17,7 @@ use crate::{
 pub(crate) struct NoiseHandshake {
     state: State,
     identity: Arc<Identity>,
+    verified: Arc<Verified>,
     expected: Option<PeerId>,
     muxers: Vec<ProtocolId>,
 }
@@ -80,6 +82,7 @@ impl NoiseHandshake {
         role: Role,
         xx: Xx,
         identity: Arc<Identity>,
+        verified: Arc<Verified>,
         expected: Option<PeerId>,
         muxers: Vec<ProtocolId>,
     ) -> Self {
@@ -88,7 +91,7 @@ impl NoiseHandshake {
             Role::Initiator => State::Begin(xx),
             Role::Responder => State::AwaitFirst(xx),
         };
-        Self { state, identity, expected, muxers }
+        Self { state, identity, verified, expected, muxers }
     }
 
     /// The number of the message that comes next from the peer.
@@ -199,7 +202,7 @@ impl NoiseHandshake {
         payload: &[u8],
         their_static: &[u8; POINT_LEN],
     ) -> Result<(PublicKey, Option<ProtocolId>), SecurityError> {
-        let peer = payload::verify(payload, their_static)?;
+        let peer = payload::verify(payload, their_static, &self.verified)?;
         let actual = peer.peer_id();
         if let Some(expected) = self.expected.filter(|expected| *expected != actual) {
             return Err(SecurityError::WrongPeer { expected, actual });
@@ -276,6 +279,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        Noise,
         cipher::{ALL, Cipher},
         limits::HANDSHAKE_RECEIVED_LEN_MAX,
         proto::{NoiseExtensions, NoiseHandshakePayload},
@@ -347,7 +351,8 @@ mod tests {
     }
 
     fn side(role: Role, expected: Option<PeerId>, muxers: &[ProtocolId]) -> NoiseHandshake {
-        NoiseHandshake::new(role, xx(role), Arc::new(identity(role)), expected, muxers.to_vec())
+        let (identity, verified) = (Arc::new(identity(role)), Arc::new(Verified::new()));
+        NoiseHandshake::new(role, xx(role), identity, verified, expected, muxers.to_vec())
     }
 
     fn with_cipher(mut side: NoiseHandshake, cipher: Cipher, role: Role) -> NoiseHandshake {
@@ -606,6 +611,31 @@ mod tests {
     }
 
     #[test]
+    fn noise_09_10_a_peer_that_is_remembered_is_checked_no_less() {
+        let noise = Noise::new(&initiator_keypair()).expect("randomness");
+        let actual = responder_keypair().public().peer_id();
+        let dial = |expected: &PeerId, responder: NoiseHandshake| {
+            let initiator = noise.start_handshake(Role::Initiator, Some(expected), &[YAMUX]);
+            run(initiator.expect("randomness"), responder).map(|(ours, _)| ours.peer.peer_id())
+        };
+        for _ in 0..2 {
+            assert_eq!(dial(&actual, responder()), Ok(actual));
+        }
+        let expected = initiator_keypair().public().peer_id();
+        let error = SecurityError::WrongPeer { expected, actual };
+        assert_eq!(dial(&expected, responder()), Err(error));
+
+        // What it has shown, by one who does not have its static key.
+        let mut thief = responder();
+        let other = Arc::new(DhKey::from_secret(count_from(1)));
+        let ephemeral = DhKey::from_secret(count_from(0x80));
+        let xx = Xx::new(Cipher::RUST_CRYPTO, &[], Arc::clone(&other), ephemeral);
+        thief.state = State::AwaitFirst(Box::new(xx));
+        thief.identity = Arc::new(Identity { static_key: other, ..identity(Role::Responder) });
+        assert_eq!(dial(&actual, thief), Err(SecurityError::Signature));
+    }
+
+    #[test]
     fn noise_11_ones_own_identity_is_accepted_here() {
         let responder = NoiseHandshake::new(
             Role::Responder,
@@ -614,6 +644,7 @@ mod tests {
                 Identity::new(&initiator_keypair(), DhKey::from_secret(count_from(0x60)))
                     .expect("signs"),
             ),
+            Arc::new(Verified::new()),
             None,
             Vec::new(),
         );

@@ -102,6 +102,7 @@ mod payload;
 mod proto;
 mod record;
 mod symmetric;
+mod verified;
 mod xx;
 
 pub use io::{HandshakeError, NoiseStream, handshake};

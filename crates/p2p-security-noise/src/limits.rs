@@ -46,6 +46,11 @@ pub const MUXERS_OFFERED_MAX: usize = 32;
 /// to an identity of any supported type.
 pub const MUXERS_OFFERED_LEN_MAX: usize = 4_096;
 
+/// How many peers are remembered whose signature of their static key was good, 32 bytes each: it is
+/// not verified again when they come back. Allocated once for a [`Noise`](crate::Noise) and its
+/// clones, 8 KiB.
+pub const VERIFIED_MAX: usize = 256;
+
 /// What a [`NoiseStream`](crate::NoiseStream) holds for bytes received, in bytes: two whole records, so that a record in part can always be completed in place and
 /// the buffer never grows. Allocated once for each stream; memory that is never written to
 /// costs address space only.

@@ -14,6 +14,7 @@ use crate::{
     handshake::NoiseHandshake,
     limits::{MUXERS_OFFERED_LEN_MAX, MUXERS_OFFERED_MAX},
     payload,
+    verified::Verified,
     xx::{DhKey, Xx},
 };
 
@@ -21,7 +22,8 @@ use crate::{
 ///
 /// It holds the host's X25519 static key and the identity's signature over it, made once and
 /// shared by all clones and connections; every handshake makes an ephemeral key of its own.
-/// Secrets are zeroized with the last clone and never printed.
+/// Secrets are zeroized with the last clone and never printed. The signatures of the last
+/// [`VERIFIED_MAX`](crate::limits::VERIFIED_MAX) peers are remembered, and not verified again.
 ///
 /// The handshakes it starts can agree on a multiplexer. Offer one, or the same order on every
 /// host: js-libp2p picks by the remote side's order in both roles, so a longer list in another
@@ -41,6 +43,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Noise {
     identity: Arc<Identity>,
+    verified: Arc<Verified>,
     prologue: Bytes,
     cipher: Cipher,
     keys: Keys,
@@ -94,7 +97,8 @@ impl Noise {
     ) -> Result<Self, SecurityError> {
         let identity = Identity::new(keypair, static_key)?;
         let (prologue, cipher) = (Bytes::new(), Cipher::RUST_CRYPTO);
-        Ok(Self { identity: Arc::new(identity), prologue, cipher, keys: Keys::System })
+        let (identity, verified) = (Arc::new(identity), Arc::new(Verified::new()));
+        Ok(Self { identity, verified, prologue, cipher, keys: Keys::System })
     }
 
     /// Sets the implementation of ChaCha20-Poly1305.
@@ -138,7 +142,8 @@ impl Noise {
         let static_key = Arc::clone(&self.identity.static_key);
         let xx = Xx::new(self.cipher, &self.prologue, static_key, ephemeral);
         let muxers = offered(muxers).to_vec();
-        NoiseHandshake::new(role, xx, Arc::clone(&self.identity), expected.copied(), muxers)
+        let (identity, verified) = (Arc::clone(&self.identity), Arc::clone(&self.verified));
+        NoiseHandshake::new(role, xx, identity, verified, expected.copied(), muxers)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     limits::MUXERS_MAX,
     noise::Identity,
     proto::{NoiseExtensions, NoiseHandshakePayload},
+    verified::Verified,
     xx::POINT_LEN,
 };
 
@@ -44,6 +45,7 @@ pub(crate) fn encode(identity: &Identity, muxers: &[ProtocolId]) -> Vec<u8> {
 pub(crate) fn verify(
     payload: &[u8],
     static_key: &[u8; POINT_LEN],
+    verified: &Verified,
 ) -> Result<PublicKey, SecurityError> {
     let (mut identity_key, mut identity_sig) = (&[][..], &[][..]);
     for field in Fields::of(payload) {
@@ -61,7 +63,9 @@ pub(crate) fn verify(
     }
     let peer = PublicKey::from_protobuf(identity_key)
         .map_err(|e| SecurityError::IdentityKey(e.to_string()))?;
-    peer.verify(&to_be_signed(static_key), identity_sig).map_err(|_| SecurityError::Signature)?;
+    verified.once(identity_key, static_key, identity_sig, || {
+        peer.verify(&to_be_signed(static_key), identity_sig).map_err(|_| SecurityError::Signature)
+    })?;
     Ok(peer)
 }
 
@@ -124,7 +128,7 @@ mod tests {
     }
 
     fn verify_own(payload: &NoiseHandshakePayload) -> Result<PublicKey, SecurityError> {
-        verify(&payload.encode_to_vec(), identity().static_key.public())
+        verify(&payload.encode_to_vec(), identity().static_key.public(), &Verified::new())
     }
 
     fn good() -> NoiseHandshakePayload {
@@ -187,17 +191,20 @@ mod tests {
         let other = Keypair::from_ed25519_seed(&[2; 32]).public().to_protobuf();
         let twice = [vec![0x0a, 36], other, encode(&identity(), &[])].concat();
         let static_key = *identity().static_key.public();
-        assert_eq!(verify(&twice, &static_key), Ok(identity().public_key));
+        assert_eq!(verify(&twice, &static_key, &Verified::new()), Ok(identity().public_key));
         let unsigned = [encode(&identity(), &[]), vec![0x12, 0]].concat();
         let missing = SecurityError::Missing("identity_sig");
-        assert_eq!(verify(&unsigned, &static_key), Err(missing));
+        assert_eq!(verify(&unsigned, &static_key, &Verified::new()), Err(missing));
     }
 
     #[test]
     fn noise_08_a_signature_over_another_key_is_refused() {
         let bytes = encode(&identity(), &[]);
         let other = DhKey::from_secret([6; 32]);
-        assert_eq!(verify(&bytes, other.public()).err(), Some(SecurityError::Signature));
+        assert_eq!(
+            verify(&bytes, other.public(), &Verified::new()).err(),
+            Some(SecurityError::Signature)
+        );
         let keypair = Keypair::from_ed25519_seed(&[1; 32]);
         let of_identity = keypair
             .sign(&[SIGNATURE_PREFIX, &keypair.public().to_protobuf()].concat())
@@ -222,7 +229,10 @@ mod tests {
         bytes.extend([0x1a, 3, 1, 2, 3]); // 3: data
         bytes.extend([0x82, 0x40, 1, 9]); // 1032: an experiment
         bytes.extend([0x22, 3, 0x1a, 1, 0]); // 4: extensions with py's field 3
-        assert_eq!(verify(&bytes, identity().static_key.public()), Ok(identity().public_key));
+        assert_eq!(
+            verify(&bytes, identity().static_key.public(), &Verified::new()),
+            Ok(identity().public_key)
+        );
         assert_eq!(muxers(&bytes), Ok(vec!["/yamux/1.0.0"]));
     }
 
@@ -248,7 +258,7 @@ mod tests {
     fn noise_07_bytes_that_are_no_payload_are_malformed() {
         let whole = encode(&identity(), &[]);
         for bytes in [&whole[..whole.len() - 1], &[0xff; 9], &[0x0b; 5_000]] {
-            let error = verify(bytes, identity().static_key.public());
+            let error = verify(bytes, identity().static_key.public(), &Verified::new());
             assert!(matches!(error, Err(SecurityError::Malformed(_))));
         }
     }
