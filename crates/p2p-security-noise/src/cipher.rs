@@ -1,14 +1,15 @@
 //! The cipher of a channel as a value: ChaCha20-Poly1305, by whichever implementation is given.
 //!
-//! [`Cipher::RUST_CRYPTO`] is always there. The features `ring` and `aws-lc-rs` make further
-//! ones available, and change nothing by themselves: [`Noise::with_cipher`](crate::Noise::with_cipher)
-//! does. All of them speak the same bytes, so the two ends of a channel need not agree on one.
+//! [`Cipher::RUST_CRYPTO`] is always there. The features `ring`, `aws-lc-rs` and `openssl` make
+//! further ones available, and change nothing by themselves:
+//! [`Noise::with_cipher`](crate::Noise::with_cipher) does. All of them speak the same bytes, so the two ends of a channel need not agree on one.
 //!
 //! | value | feature | needs | keys are wiped when dropped |
 //! |---|---|---|---|
 //! | [`Cipher::RUST_CRYPTO`] | – | Rust alone | yes |
 //! | `Cipher::RING` | `ring` | a C compiler | no: ring frees its expanded key as it is |
 //! | `Cipher::AWS_LC` | `aws-lc-rs` | a C compiler | yes |
+//! | `Cipher::OPENSSL` | `openssl` | the system's OpenSSL with its headers, pkg-config and a C compiler to build; its library to run | yes |
 //!
 //! The keys that Noise derives are wiped in any case; the column is about the copy that the
 //! implementation keeps. Where the feature `ring` is used, somebody who reads freed memory of
@@ -54,6 +55,8 @@
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 #[macro_use]
 mod ring_api;
+#[cfg(feature = "openssl")]
+mod openssl;
 mod rust_crypto;
 
 #[cfg(feature = "aws-lc-rs")]
@@ -96,6 +99,11 @@ impl Cipher {
     /// That of `aws-lc-rs`: assembly and C, chosen at run time by what the processor has.
     #[cfg(feature = "aws-lc-rs")]
     pub const AWS_LC: Self = Self::new("aws-lc-rs", aws_lc::make);
+
+    /// That of the system's OpenSSL: assembly, chosen at run time by what the processor has, with
+    /// AVX-512 among it.
+    #[cfg(feature = "openssl")]
+    pub const OPENSSL: Self = Self::new("OpenSSL", openssl::make);
 
     /// Makes a value of an implementation: `name` is for people who read logs, `make` is called
     /// with 32 bytes of key, five times in a handshake, two of them for the channel's directions.
@@ -171,6 +179,8 @@ pub(crate) const ALL: &[Cipher] = &[
     Cipher::RING,
     #[cfg(feature = "aws-lc-rs")]
     Cipher::AWS_LC,
+    #[cfg(feature = "openssl")]
+    Cipher::OPENSSL,
 ];
 
 #[cfg(test)]
@@ -254,6 +264,21 @@ mod tests {
             assert_eq!(open(whole.clone(), &NONCE, b"da"), Err(SecurityError::Decrypt));
             assert_eq!(open(whole.clone(), &[0; NONCE_LEN], b"ad"), Err(SecurityError::Decrypt));
             assert_eq!(open(whole, &NONCE, b"ad"), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_cipher_leaves_plaintext_behind_when_the_tag_is_wrong() {
+        for cipher in ALL {
+            for len in [16, 64, 1024, 65_504] {
+                let plain = pattern(len);
+                let mut wire = sealed(*cipher, b"", &plain);
+                wire[len] ^= 1;
+                let mut key = cipher.key(&KEY).expect("a key");
+                assert_eq!(key.open(&NONCE, b"", &mut wire), Err(SecurityError::Decrypt));
+                let kept = wire.chunks(16).zip(plain.chunks(16)).any(|(wire, plain)| wire == plain);
+                assert!(!kept, "{cipher:?}, {len} bytes");
+            }
         }
     }
 

@@ -76,6 +76,7 @@
 //! |---|---|---|
 //! | `ring` | `cipher::Cipher::RING` | a C compiler |
 //! | `aws-lc-rs` | `cipher::Cipher::AWS_LC` | a C compiler |
+//! | `openssl` | `cipher::Cipher::OPENSSL` | the system's OpenSSL, with its headers to build |
 //!
 //! # Specification
 //!
