@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! cargo bench -p p2p-benches --bench ciphers -- [rounds] [MiB in each]
+//! cargo bench -p p2p-benches --bench ciphers --features openssl    # OpenSSL's, too
 //! ```
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
@@ -26,7 +27,7 @@ fn main() {
     let total = numbers.next().unwrap_or(1024) << 20;
     println!("{rounds} rounds: min / median / max");
     handshakes(rounds);
-    for len in [256, 1024, 16 << 10, 65_519] {
+    for len in [64, 256, 1024, 16 << 10, 65_519] {
         records(rounds, len);
     }
     streams(rounds, total);

@@ -13,8 +13,14 @@ use p2p::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Every cipher that a Noise channel can have.
-pub const CIPHERS: [Cipher; 3] = [Cipher::RUST_CRYPTO, Cipher::RING, Cipher::AWS_LC];
+/// Every cipher that a Noise channel can have; OpenSSL's with the feature `openssl`.
+pub const CIPHERS: [Cipher; if cfg!(feature = "openssl") { 4 } else { 3 }] = [
+    Cipher::RUST_CRYPTO,
+    Cipher::RING,
+    Cipher::AWS_LC,
+    #[cfg(feature = "openssl")]
+    Cipher::OPENSSL,
+];
 
 /// Runs a handshake between two sides, without any I/O; gives the initiator's session first.
 ///
