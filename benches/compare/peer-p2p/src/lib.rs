@@ -1,6 +1,7 @@
 //! p2p as a benchmark peer.
 //!
-//! `--tune cipher=ring|rustcrypto|aws-lc-rs`, `--tune open=negotiated|optimistic`.
+//! `--tune cipher=ring|rustcrypto|aws-lc-rs|openssl` (the last with the feature `openssl`),
+//! `--tune open=negotiated|optimistic`.
 
 use std::{future::pending, io, time::Duration};
 
@@ -35,6 +36,8 @@ fn builder(args: &Args) -> Result<p2p::Builder, Failure> {
         "ring" => Cipher::RING,
         "rustcrypto" => Cipher::RUST_CRYPTO,
         "aws-lc-rs" => Cipher::AWS_LC,
+        #[cfg(feature = "openssl")]
+        "openssl" => Cipher::OPENSSL,
         other => return Err(format!("no cipher {other}").into()),
     };
     let limits = p2p::mux::Config::default().streams_inbound_host_max(MANY as u64);

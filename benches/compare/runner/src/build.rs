@@ -5,7 +5,10 @@ use std::{fs, path::Path, process::Command, time::Instant};
 use compare_peer::Failure;
 use serde_json::{Map, Value, json};
 
-use crate::options::{self, Options};
+use crate::{
+    options::{self, Options},
+    plan::OF_OPENSSL,
+};
 
 const PEERS: [&str; 4] = ["peer-p2p", "peer-rust-libp2p", "sealed-pipe", "peer-litep2p"];
 
@@ -30,9 +33,21 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Builds the peers; gives those that cannot be built.
+/// Those that have the feature `openssl`.
+const WITH_OPENSSL: [&str; 2] = ["peer-p2p", "sealed-pipe"];
+
+/// Builds the peers; gives those that cannot be built, and the contenders that they then cannot be.
 pub fn peers() -> Result<Vec<String>, Failure> {
     let mut missing = Vec::new();
+    let openssl = has_openssl();
+    if !openssl {
+        eprintln!(
+            "\n!!! WITHOUT {}: no OpenSSL of version 3 or later with its headers, or no \
+             pkg-config (Debian: libssl-dev, pkg-config) !!!\n",
+            OF_OPENSSL.join(" AND ")
+        );
+        missing.extend(OF_OPENSSL.map(str::to_owned));
+    }
     for peer in PEERS {
         eprintln!("building {peer}");
         let status = cargo()
@@ -40,6 +55,7 @@ pub fn peers() -> Result<Vec<String>, Failure> {
             .arg(options::workspace().join("Cargo.toml"))
             .arg("--target-dir")
             .arg(options::target_folder()?)
+            .args((openssl && WITH_OPENSSL.contains(&peer)).then_some("--features=openssl"))
             .status()?;
         if !status.success() {
             eprintln!("\n!!! WITHOUT {peer}: it could not be built (litep2p needs protoc) !!!\n");
@@ -47,6 +63,11 @@ pub fn peers() -> Result<Vec<String>, Failure> {
         }
     }
     Ok(missing)
+}
+
+fn has_openssl() -> bool {
+    let found = Command::new("pkg-config").args(["--exists", "openssl >= 3"]).status();
+    found.is_ok_and(|status| status.success())
 }
 
 /// Clean debug builds: wall and processor time, and how many crates there are. What is measured is

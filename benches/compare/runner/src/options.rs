@@ -10,8 +10,9 @@ compare [OPTION]...
   --quick             a tenth of the work, 2 rounds
   --rounds N          rounds of each scenario (5; those of memory and of the delayed link fewer)
   --only SCENARIO     that scenario alone; may be given several times
-  --peers A,B         those contenders alone: p2p, p2p-rustcrypto, p2p-aws-lc-rs, rust-libp2p,
-                      litep2p, sealed-ring, sealed-rustcrypto, sealed-aws-lc-rs, tcp
+  --peers A,B         those contenders alone: p2p, p2p-rustcrypto, p2p-aws-lc-rs, p2p-openssl,
+                      rust-libp2p, litep2p, sealed-ring, sealed-rustcrypto, sealed-aws-lc-rs,
+                      sealed-openssl, tcp
   --rt multi|current  that runtime alone
   --conns N           connections of idle-conns (1000)
   --docs              write into docs/performance.md and docs/performance/
@@ -31,7 +32,7 @@ pub struct Options {
     pub report_only: bool,
     pub build_times: bool,
     pub no_build: bool,
-    /// Peers that could not be built.
+    /// Programs that could not be built, and contenders that those which were built cannot be.
     pub missing: Vec<String>,
 }
 

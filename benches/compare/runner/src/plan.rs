@@ -20,6 +20,8 @@ const P2P_RUSTCRYPTO: Contender = Contender {
 };
 const P2P_AWS: Contender =
     Contender { name: "p2p-aws-lc-rs", program: "peer-p2p", args: &["--tune", "cipher=aws-lc-rs"] };
+const P2P_OPENSSL: Contender =
+    Contender { name: "p2p-openssl", program: "peer-p2p", args: &["--tune", "cipher=openssl"] };
 const P2P_OPTIMISTIC: Contender =
     Contender { name: "p2p-optimistic", program: "peer-p2p", args: &["--tune", "open=optimistic"] };
 pub const RUST_LIBP2P: Contender =
@@ -42,6 +44,8 @@ const SEALED_AWS: Contender = Contender {
     program: "sealed-pipe",
     args: &["--cipher", "aws-lc-rs"],
 };
+const SEALED_OPENSSL: Contender =
+    Contender { name: "sealed-openssl", program: "sealed-pipe", args: &["--cipher", "openssl"] };
 const TCP: Contender =
     Contender { name: "tcp", program: "sealed-pipe", args: &["--cipher", "none"] };
 
@@ -49,6 +53,9 @@ const TCP: Contender =
 pub const PEERS: [&str; 2] = ["rust-libp2p", "litep2p"];
 /// Not run unless they are asked for.
 const ON_REQUEST: [&str; 2] = ["p2p-aws-lc-rs", "sealed-aws-lc-rs"];
+
+/// Those that are missing where the peers were built without OpenSSL.
+pub const OF_OPENSSL: [&str; 2] = [P2P_OPENSSL.name, SEALED_OPENSSL.name];
 
 /// One figure that a scenario gives.
 #[derive(Clone, Copy, Debug)]
@@ -133,8 +140,8 @@ pub fn plan(options: &Options) -> Vec<Case> {
     };
     let bulk = |name| {
         let args = |streams| format!("--bytes {}m --streams {streams}", 512 / part);
-        let ours = [P2P, P2P_RUSTCRYPTO, P2P_AWS, RUST_LIBP2P, LITEP2P];
-        let pipes = [SEALED_RING, SEALED_RUSTCRYPTO, SEALED_AWS, TCP];
+        let ours = [P2P, P2P_RUSTCRYPTO, P2P_AWS, P2P_OPENSSL, RUST_LIBP2P, LITEP2P];
+        let pipes = [SEALED_RING, SEALED_RUSTCRYPTO, SEALED_AWS, SEALED_OPENSSL, TCP];
         Case {
             name,
             scenario: name,
@@ -228,9 +235,10 @@ pub fn plan(options: &Options) -> Vec<Case> {
                 Some(peers) => peers.iter().any(|peer| peer == contender.name),
                 None => !ON_REQUEST.contains(&contender.name),
             });
-            variant
-                .contenders
-                .retain(|contender| !options.missing.iter().any(|name| name == contender.program));
+            variant.contenders.retain(|contender| {
+                let names = [contender.program, contender.name];
+                !options.missing.iter().any(|missing| names.contains(&missing.as_str()))
+            });
         }
     }
     cases

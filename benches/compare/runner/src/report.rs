@@ -26,17 +26,19 @@ pub const CASES: [(&str, &str); 11] = [
     ("idle-streams", "Memory of an idle stream"),
     ("round-trips", "Round trips from SYN to the first echoed byte"),
 ];
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 13] = [
     "p2p",
     "p2p-optimistic",
     "p2p-rustcrypto",
     "p2p-aws-lc-rs",
+    "p2p-openssl",
     "rust-libp2p",
     "rust-libp2p-optimistic",
     "litep2p",
     "sealed-ring",
     "sealed-rustcrypto",
     "sealed-aws-lc-rs",
+    "sealed-openssl",
     "tcp",
 ];
 const BEGIN: &str = "<!-- begin of what the comparison writes -->";

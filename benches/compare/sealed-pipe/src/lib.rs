@@ -1,8 +1,8 @@
 //! TCP with sealed records of Noise's largest size and no multiplexer: what a peer can reach at
 //! most. It protects nothing, since its key is known.
 //!
-//! `--cipher ring|rustcrypto|aws-lc-rs|none`; with `none` it is plain TCP. A further stream of a
-//! connection is a TCP connection of its own.
+//! `--cipher ring|rustcrypto|aws-lc-rs|openssl|none`; `openssl` with the feature of that name, and
+//! with `none` it is plain TCP. A further stream of a connection is a TCP connection of its own.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -41,6 +41,8 @@ fn cipher(args: &Args) -> Result<Option<Cipher>, Failure> {
         "ring" => Some(Cipher::RING),
         "rustcrypto" => Some(Cipher::RUST_CRYPTO),
         "aws-lc-rs" => Some(Cipher::AWS_LC),
+        #[cfg(feature = "openssl")]
+        "openssl" => Some(Cipher::OPENSSL),
         "none" => None,
         other => return Err(format!("no cipher {other}").into()),
     })
