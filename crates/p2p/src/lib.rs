@@ -35,7 +35,7 @@
 //! | `tcp` | yes | the TCP transport, [`tcp`] |
 //! | `noise` | yes | the Noise secure channel, [`noise`] |
 //! | `yamux` | yes | the yamux multiplexer, in [`mux`] |
-//! | `ring` | yes | ring's cipher, which [`builder`] gives to Noise: a third less processor time for a transfer. It needs a C compiler; without it, RustCrypto's cipher needs Rust alone |
+//! | `ring` | yes | ring's cipher, which [`builder`] gives to Noise: a quarter less processor time for a transfer. It needs a C compiler; without it, RustCrypto's cipher needs Rust alone |
 //! | `rsa` | no | RSA identity keys; needs a C compiler |
 //! | `secp256k1` | no | secp256k1 identity keys |
 //! | `ecdsa` | no | ECDSA identity keys, P-256 |
