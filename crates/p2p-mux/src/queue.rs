@@ -22,8 +22,16 @@ impl<T> Queue<T> {
         self.0.as_ref().is_none_or(|entries| entries.is_empty())
     }
 
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.as_ref().map_or(0, |entries| entries.capacity())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flat_map(|entries| entries.iter())
+    }
+
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = T> {
+        self.0.into_iter().flat_map(|entries| entries.into_iter())
     }
 }
 
@@ -39,9 +47,5 @@ impl<T> Queue<T> {
     pub(crate) fn held(&self) -> usize {
         let of = |entries: &VecDeque<T>| size_of_val(entries) + entries.capacity() * size_of::<T>();
         self.0.as_deref().map_or(0, of)
-    }
-
-    pub(crate) fn into_entries(self) -> impl Iterator<Item = T> {
-        self.0.into_iter().flat_map(|entries| entries.into_iter())
     }
 }

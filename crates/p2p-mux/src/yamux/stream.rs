@@ -392,13 +392,14 @@ impl RecvSide {
         if !self.chunks.iter().any(referenced) {
             return;
         }
-        for chunk in std::mem::take(&mut self.chunks) {
+        for chunk in std::mem::take(&mut self.chunks).into_entries() {
             if !referenced(&chunk) {
                 self.chunks.push_back(chunk);
                 continue;
             }
-            let blocks = chunk.0.chunks(BLOCK_LEN_MAX).map(Bytes::copy_from_slice);
-            self.chunks.extend(blocks.map(|block| (block, Origin::Copied)));
+            for block in chunk.0.chunks(BLOCK_LEN_MAX) {
+                self.chunks.push_back((Bytes::copy_from_slice(block), Origin::Copied));
+            }
         }
     }
 
@@ -442,7 +443,7 @@ impl RecvSide {
     fn pop_front(&mut self) {
         self.chunks.pop_front();
         if self.chunks.is_empty() && self.chunks.capacity() > CHUNKS_KEPT {
-            self.chunks = VecDeque::new();
+            self.chunks = Queue::default();
         }
     }
 
