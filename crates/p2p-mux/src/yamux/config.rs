@@ -24,7 +24,7 @@ impl Default for Config {
         Self {
             streams_inbound_max: 512,
             streams_outbound_max: 256,
-            window_max: 64 << 20,
+            window_max: 128 << 20,
             windows_growth_max: 128 << 20,
             windows_growth_host_max: 256 << 20,
             streams_inbound_host_max: 4096,
@@ -52,7 +52,7 @@ impl Config {
     }
 
     /// The largest receive window of a stream, in bytes, that is, how much a slow reader may
-    /// leave unread. Default 64 MiB, which fills 5 Gbit/s over a round trip of 60 ms; never below
+    /// leave unread. Default 128 MiB, which fills 10 Gbit/s over a round trip of 100 ms; never below
     /// the 256 KiB that every peer assumes.
     ///
     /// A window only grows to what the application has read within two round trips, so that most

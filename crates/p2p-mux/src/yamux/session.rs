@@ -23,6 +23,8 @@ use p2p_core::{
     ErrorCode, Gather, MuxCore, MuxError, MuxEvent, ProtocolId, Role, StreamError, StreamId,
 };
 
+use transmit::BODY_LEN_MAX;
+
 use super::{
     Config,
     stream::{Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
@@ -38,8 +40,9 @@ use crate::{
 /// Go-away codes (YAMUX-37); 0 is a normal end.
 const GO_AWAY_PROTOCOL_ERROR: u32 = 1;
 const GO_AWAY_INTERNAL_ERROR: u32 = 2;
-/// What one stream may have queued, in bytes.
-const SEND_BUFFER_MAX: usize = 128 << 10;
+/// What one stream may have queued, in bytes: what two whole Noise records carry. A rest of a few
+/// bytes would be a record, and a system call, of its own.
+const SEND_BUFFER_MAX: usize = 2 * BODY_LEN_MAX;
 /// What all streams of the connection may have queued, in bytes, before each is held to
 /// `SEND_BUFFER_MIN`.
 const SEND_BUFFERS_MAX: usize = 256 << 10;

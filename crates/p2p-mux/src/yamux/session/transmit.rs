@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The largest body of a data frame that is sent: with its header it fills one Noise record.
-const BODY_LEN_MAX: usize = 65_519 - HEADER_LEN;
+pub(super) const BODY_LEN_MAX: usize = 65_519 - HEADER_LEN;
 /// What a stream that has just become active may send before those that send in bulk, in bytes.
 const URGENT_LEN_MAX: usize = 16 << 10;
 /// Frames of streams that have just become active that may go ahead of one bulk frame: what is

@@ -163,7 +163,7 @@ const EVENTS: [Event; 42] = [
     ("data FIN, empty", |s| s.hear(data(FIN, s.number, b""))),
     ("data of 256 KiB and 1", |s| s.hear(bare(DATA, 0, s.number, 262_145))),
     ("data SYN of 256 KiB and 1", |s| s.hear(bare(DATA, SYN, s.number, 262_145))),
-    ("data of 64 MiB and 1", |s| s.hear(bare(DATA, 0, s.number, (64 << 20) + 1))),
+    ("data of 128 MiB and 1", |s| s.hear(bare(DATA, 0, s.number, (128 << 20) + 1))),
     ("credit", |s| s.hear(bare(UPDATE, 0, s.number, 5))),
     ("credit ACK", |s| s.hear(bare(UPDATE, ACK, s.number, 5))),
     ("credit FIN", |s| s.hear(bare(UPDATE, FIN, s.number, 5))),
