@@ -28,12 +28,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 
 /// For a MiB over one stream, with Noise.
 const MIB: Bounds =
-    Bounds { reads: 30.0, writes: 20.0, allocations: 40.0, tasks: 50.0, copied: 0.6 };
+    Bounds { reads: 30.0, writes: 20.0, allocations: 6.0, tasks: 50.0, copied: 0.02 };
 /// For a request of 32 bytes and its answer over one stream, with Noise.
 const REQUEST: Bounds =
     Bounds { reads: 2.5, writes: 2.5, allocations: 0.1, tasks: 7.5, copied: 1.0 };
 /// What an idle echo stream holds on both sides together, in bytes.
-const IDLE_STREAM: u64 = 2_570;
+const IDLE_STREAM: u64 = 2_300;
 /// What part of the payload may be copied without a secure channel, on each way: the little of a
 /// frame that is left at the end of a buffer.
 const CLEAR_COPIED_MAX: f64 = 0.02;
