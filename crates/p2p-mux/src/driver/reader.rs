@@ -96,8 +96,10 @@ impl Reader {
     /// still referred to.
     fn make_room(&mut self) {
         let (len, spare) = (self.wire.len(), self.wire.capacity() - self.wire.len());
-        // Between two records the end of a buffer is not worth a read.
-        let worth = if len == 0 { READ_LEN_MIN } else { 0 };
+        // Between two records the end of a buffer is not worth a read, but for a connection that
+        // rests: it would keep a larger one.
+        let loaded = self.read_len > READ_LEN_MIN;
+        let worth = if len == 0 && loaded { READ_LEN_MIN } else { 0 };
         if spare >= self.missing.max(worth) {
             return;
         }
