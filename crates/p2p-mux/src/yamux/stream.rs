@@ -481,7 +481,8 @@ impl RecvSide {
     /// the window that holds the peer back; more gains nothing (YAMUX-30). What is read is counted
     /// over a quarter of a round trip at least, since peers that wait for credit send in bursts.
     /// That is the effect of the window of a round trip ago: while it rises, the window is set
-    /// for as much more again, as Linux does for TCP, and so doubles in each round trip.
+    /// for as much more again, as Linux does for TCP, and so doubles in each round trip. A stream that
+    /// is read begins with what one before it has come to on the same connection.
     pub(super) fn grant(
         &mut self,
         now: Instant,
@@ -500,13 +501,20 @@ impl RecvSide {
                     let more = u64::from(wanted) * u64::from(more) / u64::from(self.wanted);
                     let ahead = wanted.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
                     self.wanted = self.wanted.max(wanted);
+                    windows.learn(wanted, now);
                     let wanted = ahead.min(config.window_max).min(self.target.saturating_mul(2));
                     self.target += windows.grow(wanted.saturating_sub(self.target));
                     (self.measured_at, self.read) = (Some(now), 0);
                 }
             }
             // What was read until now has taken an unknown time.
-            (None, _) | (_, None) => (self.measured_at, self.read) = (Some(now), 0),
+            (Some(_), None) => (self.measured_at, self.read) = (Some(now), 0),
+            (None, _) => {
+                let known = windows.known(now).min(config.window_max);
+                self.wanted = self.wanted.max(known);
+                self.target += windows.grow(known.saturating_sub(self.target));
+                (self.measured_at, self.read) = (Some(now), 0);
+            }
         }
         let credit = self.missing();
         self.window += credit;

@@ -1,12 +1,20 @@
 //! The memory that receive windows promise to peers, counted when it is promised: for one
 //! connection, and for all connections of a host together.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use super::Config;
+
+/// How far the window of a stream may open at once because an earlier stream's did, in bytes.
+const KNOWN_MAX: u32 = 16 << 20;
+/// How long it is known what an earlier stream's window was.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// What the connections of one [`Yamux`](super::Yamux) share. No connection may hold more than it
 /// leaves to the others: the first may take half, the next a quarter, and something is always left.
@@ -42,12 +50,14 @@ pub(super) struct Windows {
     growth_max: u64,
     growth: u64,
     inbound: u64,
+    /// The window that what was read of a stream has asked for, in bytes, and when.
+    known: Option<(u32, Instant)>,
 }
 
 impl Windows {
     pub(super) fn new(host: Arc<HostWindows>, config: &Config) -> Self {
         let growth_max = u64::from(config.windows_growth_max);
-        Self { host, growth_max, growth: 0, inbound: 0 }
+        Self { host, growth_max, growth: 0, inbound: 0, known: None }
     }
 
     /// Takes up to `wanted` bytes for a window that grows.
@@ -56,6 +66,21 @@ impl Windows {
         let granted = take(&self.host.growth_left, wanted, self.growth);
         self.growth += granted;
         u32::try_from(granted).expect("no more than was wanted")
+    }
+
+    /// Notes that a stream's window should be of `wanted` bytes: that is of the link as much as of the
+    /// stream.
+    pub(super) fn learn(&mut self, wanted: u32, now: Instant) {
+        if self.known(now) <= wanted {
+            self.known = Some((wanted, now));
+        }
+    }
+
+    /// What is known of the window that the next stream will need, in bytes.
+    pub(super) fn known(&self, now: Instant) -> u32 {
+        let fresh = |at: Instant| now.saturating_duration_since(at) <= KNOWN_FOR;
+        let known = self.known.filter(|(_, at)| fresh(*at));
+        known.map_or(0, |(wanted, _)| wanted.min(KNOWN_MAX))
     }
 
     /// Gives back what a window had grown by.

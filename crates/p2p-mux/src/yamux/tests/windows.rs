@@ -201,6 +201,42 @@ fn yamux_30_the_window_grows_to_what_is_read_in_two_round_trips() {
     assert!(rig.is_empty());
 }
 
+/// A link does not change with the stream: one after another does not begin from nothing.
+#[test]
+fn yamux_30_a_stream_begins_with_the_window_of_the_one_before() {
+    const MIB: u32 = 1 << 20;
+    let mut rig = Rig::with(quiet(), Role::Responder, 100 * MILLI);
+    let (one, mut window) = (rig.accepted(1), WINDOW_INITIAL);
+    let mut most = 0;
+    for _ in 0..9 {
+        most = round(&mut rig, one, &mut window, 100 * MILLI);
+    }
+    assert!(most > 16 * MIB, "{most}");
+    rig.session.reset(one, ErrorCode::NONE);
+    rig.release(one);
+    rig.frames();
+    assert_eq!(rig.session.counters().growth, 0);
+    let mut first_credit = |id: u32| {
+        let stream = rig.accepted(id);
+        rig.hear(&data(0, id, &[0; 100])).unwrap();
+        assert_eq!(rig.read_all(stream).0.len(), 100);
+        assert_eq!(rig.session.counters().growth, 0, "not for a stream that is not read");
+        rig.hear(&data(0, id, &[0; 100_000])).unwrap();
+        rig.read_all(stream);
+        let updates = rig.frames().into_iter().filter(|frame| frame.kind == UPDATE);
+        let credit: u32 = updates.map(|frame| frame.length).sum();
+        rig.session.reset(stream, ErrorCode::NONE);
+        rig.release(stream);
+        rig.frames();
+        rig.now += Duration::from_secs(4);
+        credit
+    };
+    assert_eq!(first_credit(3), 16 * MIB - WINDOW_INITIAL + 100_100, "not all of it at once");
+    assert_eq!(first_credit(5), 16 * MIB - WINDOW_INITIAL + 100_100);
+    first_credit(7);
+    assert_eq!(first_credit(9), 100_100, "links do change in ten seconds");
+}
+
 /// A window at most doubles with each round trip, however much was read meanwhile.
 #[test]
 fn yamux_30_a_window_settles_at_twice_what_a_link_carries() {
