@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod counters;
 mod incoming;
+mod line;
 mod transmit;
 
 use std::{
@@ -19,6 +20,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 #[cfg(test)]
 pub(in crate::yamux) use counters::Counters;
 use incoming::{Incoming, RESETS_MAX, RESETS_PER_SECOND};
+use line::Line;
 use p2p_core::{
     ErrorCode, Gather, MuxCore, MuxError, MuxEvent, ProtocolId, Role, StreamError, StreamId,
 };
@@ -82,6 +84,7 @@ pub(super) struct Session {
     lent: bool,
     /// Bytes queued for sending, over all streams.
     queued: usize,
+    line: Line,
     windows: Windows,
     /// Streams that nobody has accepted yet.
     unaccepted: VecDeque<u32>,
@@ -163,6 +166,7 @@ impl Session {
             unacknowledged: 0,
             lent: false,
             queued: 0,
+            line: Line::default(),
             windows,
             unaccepted: VecDeque::new(),
             refuse_inbound: false,
@@ -189,6 +193,7 @@ impl Session {
     fn kill_stream(&mut self, id: u32, error: StreamError) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.queued -= stream.send.queued();
+        self.line.answer(id);
         self.windows.shrink(stream.kill(error));
         self.events.push_back(MuxEvent::Ended(stream_id(id)));
     }
@@ -302,12 +307,17 @@ impl Session {
             return Poll::Ready(Err(StreamError::Finished));
         }
         let room = stream.send.room(send_buffer_max(total, stream.send.queued())).min(len);
+        self.line.answer(number);
         if len == 0 {
             return Poll::Ready(Ok(0));
         }
         if room == 0 {
-            stream.send.blocked = true;
+            self.line_up(number);
             return Poll::Pending;
+        }
+        stream.send.blocked = false;
+        if std::mem::take(&mut stream.send.in_line) {
+            self.line.leave(number);
         }
         push(&mut stream.send, &mut self.blocks, room);
         let idle = !std::mem::replace(&mut stream.in_ready, true);
@@ -458,6 +468,7 @@ impl MuxCore for Session {
         while let Some(id) = self.lingering.pop_due(now) {
             self.end_lingering(id);
         }
+        self.end_call();
         if self.ping.due <= now {
             if self.queued == 0 {
                 self.blocks.clear();
@@ -489,6 +500,7 @@ impl MuxCore for Session {
         }
         self.acks.shrink_to_fit();
         self.lingering.shrink_to_fit();
+        self.line.shrink_to_fit();
         self.events.shrink_to_fit();
     }
 
@@ -501,6 +513,7 @@ impl MuxCore for Session {
         for id in ids {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.reset_due = None;
+                self.line.answer(id);
                 stream.abandon(error.clone());
                 self.events.push_back(MuxEvent::Ended(stream_id(id)));
                 self.forget_if_over(id);
@@ -522,6 +535,7 @@ impl MuxCore for Session {
             || !self.pongs.is_empty()
             || !self.refusals.is_empty()
             || self.ping.to_send
+            || self.may_call()
     }
 
     fn poll_transmit(&mut self, budget: usize, frames: &mut Gather, now: Instant) {
@@ -541,7 +555,7 @@ impl MuxCore for Session {
         }
         let ack = self.acks.front().map(|(due, _)| *due);
         let linger = self.lingering.poll_timeout(self.now);
-        [Some(self.ping.due), ack, linger].into_iter().flatten().min()
+        [Some(self.ping.due), ack, linger, self.line.due()].into_iter().flatten().min()
     }
 
     fn open(&mut self) -> Poll<Result<StreamId, MuxError>> {
@@ -614,6 +628,7 @@ impl MuxCore for Session {
         match stream.send.phase {
             SendPhase::Open => {
                 stream.send.phase = SendPhase::Finishing;
+                self.line.answer(number);
                 self.schedule_data(number);
                 Ok(())
             }

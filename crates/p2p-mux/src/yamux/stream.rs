@@ -161,6 +161,8 @@ pub(super) struct SendSide {
     pub(super) credit: u32,
     /// A writer waits for room.
     pub(super) blocked: bool,
+    /// In the line of those who do.
+    pub(super) in_line: bool,
     chunks: Queue<Bytes>,
     tail: BytesMut,
     /// Bytes in `chunks` and `tail`; all of them are covered by credit already taken.
@@ -173,6 +175,7 @@ impl SendSide {
             phase: SendPhase::Open,
             credit: WINDOW_INITIAL,
             blocked: false,
+            in_line: false,
             chunks: Queue::default(),
             tail: BytesMut::new(),
             queued: 0,
@@ -272,6 +275,7 @@ impl SendSide {
         self.chunks = Queue::default();
         self.tail = BytesMut::new();
         self.queued = 0;
+        self.blocked = false;
     }
 }
 

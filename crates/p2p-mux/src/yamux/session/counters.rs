@@ -54,6 +54,7 @@ impl Session {
         queues.iter().map(|queue| queue.len()).sum::<usize>()
             + self.acks.len()
             + self.lingering.len()
+            + self.line.len()
             + self.events.len()
             + self.headers.len()
     }

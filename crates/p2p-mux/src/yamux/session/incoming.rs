@@ -172,8 +172,9 @@ impl Session {
             return Ok(());
         };
         stream.send.credit = sum;
-        if credit > 0 && std::mem::take(&mut stream.send.blocked) {
-            self.events.push_back(MuxEvent::Writable(stream_id(header.stream)));
+        if credit > 0 && stream.send.blocked {
+            self.line_up(header.stream);
+            self.call_next();
         }
         if header.flags.has(Flags::FIN) {
             self.on_fin(header.stream);

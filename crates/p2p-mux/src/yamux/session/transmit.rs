@@ -31,6 +31,7 @@ impl Session {
                 self.transmit_control(id);
             }
             self.transmit_streams(budget, frames);
+            self.call_next();
         }
         self.transmit_goodbye();
         frames.push(self.headers.split().freeze());
@@ -126,12 +127,6 @@ impl Session {
             frames.push(self.headers.split().freeze());
             stream.send.phase = SendPhase::Finished;
             self.forget_if_over(id);
-        } else if stream.send.blocked
-            && stream.send.queued() <= SEND_BUFFER_MAX / 2
-            && stream.send.credit > 0
-        {
-            stream.send.blocked = false;
-            self.events.push_back(MuxEvent::Writable(stream_id(id)));
         }
         more
     }

@@ -427,12 +427,77 @@ fn send_buffers_are_limited() {
         assert_eq!(rig.write(*id, b"x"), 0);
     }
     rig.events();
-    rig.frames();
-    let woken = rig.events();
+    assert_eq!(rig.session.backlog(), 12 + 12, "to be sent, and in line");
+    // Each is told when there is room for all that it may queue, in their order.
     for id in &streams {
-        assert!(woken.contains(&MuxEvent::Writable(*id)), "{id:?} is left waiting");
+        rig.frames();
+        assert_eq!(rig.session.counters().queued, 0);
+        assert_eq!(rig.events(), [MuxEvent::Writable(*id)]);
+        rig.frames();
+        assert_eq!(rig.events(), [], "the others are not told before it has come");
+        assert!(rig.write(*id, b"more") > 0);
     }
-    assert_eq!(rig.session.counters().queued, 0);
+    assert_eq!(rig.session.backlog(), 1, "the last one's data");
+}
+
+/// One that was told that there is room, and gives up writing, holds up the others for a moment.
+#[test]
+fn a_writer_that_does_not_come_is_not_waited_for() {
+    let mut rig = Rig::client();
+    let streams: Vec<StreamId> = (0..7).map(|_| rig.opened()).collect();
+    let fill = |rig: &mut Rig| {
+        for id in &streams {
+            while rig.write(*id, &[0; 65_507]) > 0 {}
+        }
+        rig.events();
+        rig.frames();
+    };
+    fill(&mut rig);
+    assert_eq!(rig.events(), [MuxEvent::Writable(streams[0])]);
+    // It does nothing.
+    rig.pass(9 * MILLI).unwrap();
+    rig.frames();
+    assert_eq!(rig.events(), []);
+    rig.pass(MILLI).unwrap();
+    rig.frames();
+    assert_eq!(rig.events(), [MuxEvent::Writable(streams[1])]);
+    // It ends its data instead.
+    rig.session.finish(streams[1]).unwrap();
+    rig.frames();
+    assert_eq!(rig.events(), [MuxEvent::Writable(streams[2])]);
+    // It ends.
+    rig.session.reset(streams[2], ErrorCode::NONE);
+    rig.frames();
+    assert_eq!(rig.events(), [MuxEvent::Ended(streams[2]), MuxEvent::Writable(streams[3])]);
+    // It goes.
+    rig.release(streams[3]);
+    rig.frames();
+    let events = rig.events();
+    assert!(events.contains(&MuxEvent::Writable(streams[4])), "{events:?}");
+    // One that has ended in the line is not told.
+    rig.session.reset(streams[5], ErrorCode::NONE);
+    assert!(rig.write(streams[4], b"here") > 0);
+    rig.frames();
+    assert_eq!(rig.events(), [MuxEvent::Ended(streams[5]), MuxEvent::Writable(streams[6])]);
+    assert!(rig.write(streams[6], b"and here") > 0);
+    rig.frames();
+    assert_eq!(rig.events(), []);
+}
+
+/// One that finds room by itself is in the line no more.
+#[test]
+fn a_writer_that_finds_room_by_itself_leaves_the_line() {
+    let mut rig = Rig::client();
+    let streams: Vec<StreamId> = (0..3).map(|_| rig.opened()).collect();
+    for id in &streams {
+        assert!(rig.write(*id, &[0; 200_000]) > 0);
+        assert_eq!(rig.write(*id, b"more"), 0);
+    }
+    rig.session.poll_transmit(1, &mut Gather::new(), rig.now);
+    assert_eq!(rig.events(), [], "too little room to tell one");
+    assert_eq!(rig.session.backlog(), 3 + 3, "data, and in line");
+    assert_eq!(rig.write(streams[0], b"more"), 4, "half of its own has gone");
+    assert_eq!(rig.session.backlog(), 3 + 2);
 }
 
 /// A full buffer and a little credit left.
