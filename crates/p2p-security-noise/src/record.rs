@@ -16,6 +16,8 @@ const OVERHEAD: usize = PREFIX_LEN + TAG_LEN;
 
 /// What is copied at once when sealing, in bytes.
 const COPY_LEN_MAX: usize = 2048;
+/// A rest of fewer bytes is no record of its own.
+const REST_LEN_MIN: usize = 4 << 10;
 
 /// The sending direction.
 pub(crate) struct Sealer {
@@ -33,7 +35,7 @@ impl Sealer {
         out: &mut BytesMut,
     ) -> Result<(), SecurityError> {
         let front = out.len();
-        let len = plain.remaining().min(RECORD_PLAIN_LEN_MAX);
+        let len = record_len(plain.remaining());
         let sealed_len = u16::try_from(len.saturating_add(TAG_LEN))
             .expect("the longest plaintext and its tag fit the length prefix");
         out.put_u16(sealed_len);
@@ -54,6 +56,16 @@ impl Seal for Sealer {
         }
         Ok(())
     }
+}
+
+/// How much of `left` plain bytes the next record carries: a full one, but two halves where its rest
+/// would be small. 64 KiB are a little more than a record, and many write so much at once.
+fn record_len(left: usize) -> usize {
+    let rest = left.saturating_sub(RECORD_PLAIN_LEN_MAX);
+    if rest > 0 && rest < REST_LEN_MIN {
+        return left.div_ceil(2);
+    }
+    left.min(RECORD_PLAIN_LEN_MAX)
 }
 
 /// Copies `len` bytes, a little at a time: some processors take several times as long for a large
@@ -167,14 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn noise_15_records_are_filled_and_hold_at_most_65519_bytes() {
+    fn noise_15_records_are_filled_or_halves_and_hold_at_most_65519_bytes() {
         for &cipher in ALL {
             for (len, records) in [
                 (0, vec![]),
                 (1, vec![1]),
                 (65_519, vec![65_519]),
-                (65_520, vec![65_519, 1]),
-                (200_000, vec![65_519, 65_519, 65_519, 3_443]),
+                (65_520, vec![32_760, 32_760]),
+                (65_548, vec![32_774, 32_774]),
+                (69_615, vec![65_519, 4_096]),
+                (131_038, vec![65_519, 65_519]),
+                (200_000, vec![65_519, 65_519, 34_481, 34_481]),
             ] {
                 let (mut sealer, mut opener) = pair(cipher);
                 let plain = pattern(len);
@@ -342,7 +357,7 @@ mod tests {
             let mut sealer = Sealer::new(CipherState::with_counter(cipher, KEY, u64::MAX - 1));
             let mut opener = Opener::new(CipherState::with_counter(cipher, KEY, u64::MAX - 1));
             let mut wire = BytesMut::new();
-            let error = sealer.seal(&mut &pattern(RECORD_PLAIN_LEN_MAX + 1)[..], &mut wire);
+            let error = sealer.seal(&mut &pattern(2 * RECORD_PLAIN_LEN_MAX)[..], &mut wire);
             assert_eq!(error, Err(SecurityError::NoncesExhausted));
             assert_eq!(wire.len(), PREFIX_LEN + MESSAGE_LEN_MAX);
             assert_eq!(sealer.seal(&mut &b"x"[..], &mut wire), Err(SecurityError::NoncesExhausted));

@@ -2,18 +2,21 @@
 //! control frames (RST, credit, SYN or ACK alone), then data, where streams that have just become
 //! active go before those that send in bulk.
 
-use p2p_core::{Gather, MuxEvent};
+use p2p_core::Gather;
 
 use super::{
     super::{
         frame::{Flags, HEADER_LEN, Header, Kind},
         stream::{Opening, RecvPhase, SendPhase},
     },
-    Goodbye, SEND_BUFFER_MAX, Session, stream_id,
+    Goodbye, Session,
 };
 
 /// The largest body of a data frame that is sent: with its header it fills one Noise record.
 pub(super) const BODY_LEN_MAX: usize = 65_519 - HEADER_LEN;
+/// A rest of fewer bytes is no frame of its own, behind a full one: they become two halves. 64 KiB are
+/// a little more than one frame, and many write so much at once.
+const REST_LEN_MIN: usize = 4 << 10;
 /// What a stream that has just become active may send before those that send in bulk, in bytes.
 const URGENT_LEN_MAX: usize = 16 << 10;
 /// Frames of streams that have just become active that may go ahead of one bulk frame: what is
@@ -101,7 +104,12 @@ impl Session {
     /// a frame (YAMUX-16).
     fn transmit_data(&mut self, id: u32, max: usize, frames: &mut Gather) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
-        let count = stream.send.queued().min(max);
+        let queued = stream.send.queued();
+        let count = if (max + 1..max + REST_LEN_MIN).contains(&queued) {
+            queued.div_ceil(2)
+        } else {
+            queued.min(max)
+        };
         let more = stream.send.queued() > count;
         stream.in_ready = more;
         let end = match stream.send.phase {
