@@ -95,10 +95,15 @@ impl Reader {
     /// Makes room for what the next record needs, in another buffer where this one's bytes are
     /// still referred to.
     fn make_room(&mut self) {
-        let (len, spare) = (self.wire.len(), self.wire.capacity() - self.wire.len());
+        let len = self.wire.len();
+        let loaded = self.read_len > READ_LEN_MIN;
+        // From the front again where all of it has been taken: what comes next fills fewer buffers.
+        if len == 0 && loaded && self.wire.try_reclaim(self.read_len) {
+            self.referred = false;
+        }
+        let spare = self.wire.capacity() - len;
         // Between two records the end of a buffer is not worth a read, but for a connection that
         // rests: it would keep a larger one.
-        let loaded = self.read_len > READ_LEN_MIN;
         let worth = if len == 0 && loaded { READ_LEN_MIN } else { 0 };
         if spare >= self.missing.max(worth) {
             return;
