@@ -286,8 +286,6 @@ async fn run(
         tokio::pin!(streams, idle);
         match driver {
             Some(mut driver) => {
-                // It ends with the driver.
-                driver.write_task().into_iter().for_each(|task| host.spawn(task));
                 let both = async { tokio::join!(&mut streams, &mut idle) };
                 tokio::select! {
                     biased;

@@ -7,7 +7,6 @@
 
 mod former;
 mod reader;
-mod second;
 #[cfg(all(test, feature = "yamux"))]
 mod tests;
 mod writer;
@@ -24,10 +23,9 @@ use std::{
 use bytes::BytesMut;
 use p2p_core::{Clear, ConnectionError, ConnectionInfo, MuxCore, Muxed, Open, Pipe, Seal};
 use reader::{READ_LEN_MAX, Reader};
-pub use second::WriteTask;
-use second::{Desk, Found};
 use tokio::time::{Instant as TokioInstant, Sleep};
-use writer::{WRITE_STALL_MAX, Writer};
+use writer::WRITE_STALL_MAX;
+pub(crate) use writer::Writer;
 
 use crate::{
     handle::Mux,
@@ -51,16 +49,6 @@ const FAIL_MAX: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Buffers are released when nothing has moved for so long.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
-
-/// A turn that writes and reads so many bytes is one under load in both directions.
-const BUSY_LEN: u64 = 64 << 10;
-/// Such turns, without a rest, after which the writing side is lent to the second task: they take
-/// about 10 ms where records are sealed, and waking a parked thread takes at most 16 µs.
-const BUSY_TURNS: u32 = 16;
-/// How often the driver looks whether there is still a load in both directions.
-const LOOK_AFTER: Duration = Duration::from_millis(50);
-/// Bytes in that time, in the slower direction, that are a load.
-const LOW_LEN: u64 = 2 << 20;
 
 /// A negotiation whose answer is still under way when the multiplexer begins: takes its own bytes
 /// from the front of what the peer sends, and says whether it is complete, or what failed.
@@ -136,10 +124,9 @@ impl Setup {
             writer: Some(Box::new(writer)),
             broken: None,
             failed: None,
-            desk: None,
-            load: Load::new(now()),
             close_by: None,
             moved_at: now(),
+            written: 0,
             sleep: None,
             first: true,
         };
@@ -168,19 +155,18 @@ pub struct Driver {
     shared: Arc<Shared>,
     phase: Phase,
     reader: Reader,
-    /// `None` while it is lent to the second task.
+    /// `None` while it is left to those who write to streams.
     writer: Option<Box<Writer>>,
     /// Why and since when nothing can be written. What the peer has sent before it left, and its
     /// goodbye, can still be read then.
     broken: Option<(ConnectionError, Instant)>,
     /// Why the connection ends, as soon as the writing side is here.
     failed: Option<ConnectionError>,
-    /// Where the second task is, if there is one.
-    desk: Option<Arc<Desk>>,
-    load: Load,
     /// Until when the goodbye of a connection that is being closed must be out.
     close_by: Option<Instant>,
     moved_at: Instant,
+    /// What the writing side had written at the end of the last turn.
+    written: u64,
     sleep: Option<Pin<Box<Sleep>>>,
     first: bool,
 }
@@ -212,7 +198,7 @@ impl Future for Driver {
         let mut read_len = 0;
         for _ in 0..TURNS_MAX {
             if this.failed.is_some() {
-                ready!(this.poll_fail(cx));
+                ready!(this.poll_fail());
             }
             let moved = match &this.phase {
                 Phase::Running => match this.turn(cx, &mut read_len) {
@@ -225,33 +211,41 @@ impl Future for Driver {
                 Phase::Ending { .. } => {
                     let cause = ready!(this.poll_ending(cx));
                     this.phase = Phase::Done;
-                    this.desk.iter().for_each(|desk| desk.end());
                     return Poll::Ready(cause);
                 }
                 Phase::Done => return Poll::Ready(ConnectionError::Dropped),
             };
             if moved == Moved::Nothing && this.poll_sleep(cx).is_pending() {
+                this.leave_writer();
                 return Poll::Pending;
             }
             if read_len >= READ_TURN_LEN {
                 break;
             }
         }
+        this.leave_writer();
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
 impl Driver {
-    /// Makes a future for a second task, to which the driver hands its writing side while both
-    /// directions are saturated: sealing and opening are then on two cores. `None` where there is one
-    /// already.
-    pub fn write_task(&mut self) -> Option<WriteTask> {
-        if self.desk.is_some() {
-            return None;
+    /// Takes the writing side, where no other task is in a turn with it.
+    fn take_writer(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        if self.writer.is_some() {
+            return Ok(());
         }
-        let desk = self.desk.insert(Arc::default());
-        Some(WriteTask::new(desk))
+        let (writer, failed) = self.shared.with_driver(|state| state.desk.take());
+        self.writer = writer;
+        failed.map_or(Ok(()), |error| self.handle_write_error(error, now))
+    }
+
+    /// Leaves the writing side to those who write, until this task has its next turn with it.
+    fn leave_writer(&mut self) {
+        let running = self.broken.is_none() && matches!(self.phase, Phase::Running);
+        if let Some(writer) = self.writer.take_if(|_| running) {
+            self.shared.with_driver(|state| state.desk.put(writer));
+        }
     }
 
     /// Handles what had been received before the multiplexer began.
@@ -273,7 +267,7 @@ impl Driver {
     ) -> Result<Moved, ConnectionError> {
         let now = now();
         self.handle_time(now)?;
-        self.fetch_writer(cx, now)?;
+        self.take_writer(now)?;
         let wrote = self.poll_write_side(cx, now)?;
         if let Phase::Ending { .. } = self.phase {
             return Ok(Moved::Something);
@@ -282,19 +276,21 @@ impl Driver {
         if self.writer.as_ref().is_some_and(|writer| writer.is_stalled(now)) {
             return Err(ConnectionError::WriteStalled(WRITE_STALL_MAX));
         }
+        let resting = self.writer.as_ref().is_none_or(|writer| writer.resting);
+        // Those who write go on meanwhile.
+        self.leave_writer();
         let read = self.poll_read_side(cx, read_len)?;
+        self.take_writer(now)?;
         if let Some((error, at)) = &self.broken
             && (read == 0 || *at + FAIL_MAX <= now)
         {
             return Err(error.clone());
         }
-        self.lend_writer(now, wrote, read);
         if wrote > 0 || read > 0 {
             self.moved_at = now;
         }
         self.release_idle(now);
         // Another look would find nothing.
-        let resting = self.writer.as_ref().is_none_or(|writer| writer.resting);
         Ok(if read == 0 && resting { Moved::Nothing } else { Moved::Something })
     }
 
@@ -314,45 +310,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Lends the writing side to the second task once both directions have been saturated for some
-    /// turns.
-    fn lend_writer(&mut self, now: Instant, wrote: u64, read: usize) {
-        self.load.count(wrote, read);
-        let ready = self.load.is_high() && self.broken.is_none() && self.close_by.is_none();
-        let Some(desk) = self.desk.as_ref().filter(|_| ready) else { return };
-        let Some(writer) = self.writer.take() else { return };
-        self.load.begin(now, writer.written);
-        self.shared.with_driver(|state| state.lend_writer());
-        self.writer = desk.lend(writer);
-        if self.writer.is_some() {
-            self.desk = None;
-            self.shared.with_driver(|state| state.take_writer_back());
-        }
-    }
-
-    /// Takes the writing side back from the second task, where the load is low or the connection is
-    /// to end, or that task can do no more with it.
-    fn fetch_writer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), ConnectionError> {
-        let Some(desk) = self.desk.as_ref().filter(|_| self.writer.is_none()) else {
-            return Ok(());
-        };
-        let ending = self.failed.is_some() || self.close_by.is_some();
-        let recall = ending || self.load.is_low(now, || desk.written());
-        let failed = match desk.take_back(recall, cx) {
-            Found::Away => return Ok(()),
-            Found::Lost => return Err(ConnectionError::Dropped),
-            Found::Writer(writer, failed) => {
-                self.writer = Some(writer);
-                failed
-            }
-        };
-        self.shared.with_driver(|state| {
-            state.take_writer_back();
-            state.register_driver(cx);
-        });
-        failed.map_or(Ok(()), |error| self.handle_write_error(error, now))
-    }
-
     /// Gives the number of bytes that were written.
     fn poll_write_side(
         &mut self,
@@ -362,9 +319,10 @@ impl Driver {
         let Some(writer) = self.writer.as_mut().filter(|_| self.broken.is_none()) else {
             return Ok(0);
         };
-        let before = writer.written;
         let turn = writer.poll_turn(cx, Task::Driver, now);
-        let wrote = writer.written - before;
+        // With what others have written in its name.
+        let wrote = writer.written - self.written;
+        self.written = writer.written;
         match turn {
             Ok(None) => {}
             Ok(Some(cause)) => self.begin_ending(cause, now),
@@ -461,10 +419,14 @@ impl Driver {
     }
 
     /// Ends the connection because something has failed, with the multiplexer's last word where it
-    /// has one. Pending while the second task is in a turn with the writing side.
-    fn poll_fail(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// has one. Pending while another task is in a turn with the writing side.
+    fn poll_fail(&mut self) -> Poll<()> {
         let now = now();
-        if self.writer.is_none() && self.fetch_writer(cx, now).is_ok() && self.writer.is_none() {
+        // One that could not be given back is lost, and the connection fails for that.
+        if self.take_writer(now).is_ok()
+            && self.writer.is_none()
+            && self.shared.with_driver(|state| state.desk.want())
+        {
             return Poll::Pending;
         }
         let Some(error) = self.failed.take() else { return Poll::Ready(()) };
@@ -523,9 +485,10 @@ impl Driver {
     fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let core = self.shared.with_driver(|state| state.poll_timeout());
         let stall = self.writer.as_ref().and_then(|writer| writer.stalls_at());
-        let look = self.writer.is_none().then(|| self.load.looked_at + LOOK_AFTER);
         let idle = self.holds_buffers().then(|| self.moved_at + IDLE_AFTER);
-        match [core, stall, look, idle, self.close_by].into_iter().flatten().min() {
+        let due = [core, stall, idle, self.close_by].into_iter().flatten().min();
+        self.shared.with_driver(|state| state.desk.set_look(due));
+        match due {
             Some(due) => self.poll_until(cx, due),
             None => Poll::Pending,
         }
@@ -563,8 +526,11 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.desk.iter().for_each(|desk| desk.end());
-        self.shared.with_driver(|state| state.end(&ConnectionError::Dropped));
+        let writer = self.shared.with_driver(|state| {
+            state.end(&ConnectionError::Dropped);
+            state.desk.close()
+        });
+        drop(writer);
     }
 }
 
@@ -574,69 +540,6 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// How much goes in both directions, and what is much.
-struct Load {
-    scale: Scale,
-    /// Turns in which both directions were saturated, less those in which they were not.
-    busy: u32,
-    /// Since when the rest counts: while the writing side is lent.
-    looked_at: Instant,
-    read: u64,
-    written: u64,
-}
-
-/// What is much: in tests everything is.
-#[derive(Clone, Copy)]
-struct Scale {
-    /// A turn that moves so many bytes in each direction is saturated.
-    turn_len: u64,
-    /// Saturated turns after which the writing side is lent.
-    turns: u32,
-    /// Where less than so many bytes go in either direction in `LOOK_AFTER`, it is taken back.
-    low_len: u64,
-}
-
-impl Load {
-    fn new(now: Instant) -> Self {
-        let scale = Scale { turn_len: BUSY_LEN, turns: BUSY_TURNS, low_len: LOW_LEN };
-        Self { scale, busy: 0, looked_at: now, read: 0, written: 0 }
-    }
-
-    /// Notes a turn. One that moves nothing says that the task has time left.
-    fn count(&mut self, wrote: u64, read: usize) {
-        let read = read as u64;
-        self.read += read;
-        self.busy = if wrote == 0 && read == 0 {
-            self.busy / 2
-        } else if wrote.min(read) >= self.scale.turn_len {
-            self.busy.saturating_add(1)
-        } else {
-            self.busy.saturating_sub(1)
-        };
-    }
-
-    fn is_high(&self) -> bool {
-        self.busy >= self.scale.turns
-    }
-
-    /// The writing side, which has written so much, is lent from now on.
-    fn begin(&mut self, now: Instant, written: u64) {
-        self.busy = 0;
-        (self.looked_at, self.read, self.written) = (now, 0, written);
-    }
-
-    /// Whether one direction was at rest, more or less, since the last look.
-    fn is_low(&mut self, now: Instant, written: impl FnOnce() -> u64) -> bool {
-        if now < self.looked_at + LOOK_AFTER {
-            return false;
-        }
-        let written = written();
-        let low = self.read.min(written - self.written) < self.scale.low_len;
-        self.begin(now, written);
-        low
-    }
-}
-
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     TokioInstant::now().into_std()
 }

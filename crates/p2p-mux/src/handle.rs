@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     deadline::Deadline,
+    desk::BULK_LEN,
     driver::{Driver, Setup},
     shared::{Interest, Shared},
 };
@@ -249,7 +250,11 @@ impl SendHalf for MuxSend {
         cx: &mut Context<'_>,
         data: &mut Bytes,
     ) -> Poll<Result<(), StreamError>> {
-        let sent = self.shared.poll(cx, self.id, Interest::Write, |core| core.write(self.id, data));
+        let len = data.len();
+        let sent = self.shared.poll_write(cx, self.id, |core| {
+            let sent = core.write(self.id, data);
+            (sent, is_bulk(len, data.len()))
+        });
         self.deadline.limit(cx, sent)
     }
 
@@ -270,6 +275,11 @@ impl SendHalf for MuxSend {
     }
 }
 
+/// Whether one that has written all but `left` of `len` bytes is likely to go on.
+fn is_bulk(len: usize, left: usize) -> bool {
+    left > 0 || len >= BULK_LEN
+}
+
 impl AsyncWrite for MuxSend {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -277,7 +287,14 @@ impl AsyncWrite for MuxSend {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let id = self.id;
-        let sent = self.shared.poll(cx, id, Interest::Write, |core| core.write_slice(id, buf));
+        let sent = self.shared.poll_write(cx, id, |core| {
+            let sent = core.write_slice(id, buf);
+            let left = match sent {
+                Poll::Ready(Ok(count)) => buf.len().saturating_sub(count),
+                Poll::Ready(Err(_)) | Poll::Pending => buf.len(),
+            };
+            (sent, is_bulk(buf.len(), left))
+        });
         self.deadline.limit(cx, sent).map_err(io::Error::from)
     }
 

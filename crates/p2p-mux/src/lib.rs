@@ -3,8 +3,8 @@
 //! ```text
 //!   your tasks                 one task                     the pipe
 //!   MuxStream ─┐          ┌───────────────┐
-//!   MuxStream ─┼─ Mutex ──┤    Driver     ├── Seal ──► AsyncWrite   ┐ lent to a WriteTask while
-//!   MuxStream ─┘ (MuxCore)└───────────────┘◄─ Open ─── AsyncRead    ┘ both are saturated
+//!   MuxStream ─┼─ Mutex ──┤    Driver     ├── Seal ──► AsyncWrite   which a task that writes in
+//!   MuxStream ─┘ (MuxCore)└───────────────┘◄─ Open ─── AsyncRead    bulk uses itself meanwhile
 //! ```
 //!
 //! [`Yamux`] is a pure state machine ([`p2p_core::MuxCore`]): it has no socket, clock, task or
@@ -12,9 +12,9 @@
 //! for writing. A stream that is not read holds at most its window; the peer gets credit when the
 //! application reads, never on receipt.
 //!
-//! One task serves a connection on one core. Where you spawn what [`Driver::write_task`] gives, the
-//! writing side moves to a second one while both directions are saturated: twice as much goes
-//! through a channel whose ciphers are the limit.
+//! One task serves a connection. A task of yours that writes much, or finds no room, seals and sends
+//! what is queued itself as far as the pipe takes it, so that the two directions are on two cores
+//! where there are two.
 //!
 //! It deliberately has no secure channel: over a socket of your own, secure that first. Hosts
 //! hand one in with [`Setup::sealed`].
@@ -62,7 +62,7 @@
 //! A window is a promise: it is counted when it is given, not when it is used. The first 256 KiB
 //! of a stream are promised by the protocol, and can only be refused with the stream. A stream
 //! that nobody reads holds its window and no more. An idle connection releases its buffers: it and
-//! each of its streams hold a few KiB then, and the second task some hundred bytes.
+//! each of its streams hold a few KiB then.
 //! `tests/memory.rs` counts these figures in the allocator.
 //!
 //! Over mplex, where nothing holds the peer back, a stream holds at most 8 MiB of received data
@@ -92,6 +92,7 @@ mod budget;
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod common;
 mod deadline;
+mod desk;
 mod driver;
 mod handle;
 mod ids;
@@ -113,7 +114,7 @@ mod unsent;
 #[cfg(feature = "yamux")]
 mod yamux;
 
-pub use driver::{Driver, Prelude, Setup, WriteTask};
+pub use driver::{Driver, Prelude, Setup};
 pub use handle::{Mux, MuxRecv, MuxSend, MuxStream, connect};
 #[cfg(any(feature = "mplex", test))]
 pub use mplex::Mplex;

@@ -9,7 +9,7 @@ use std::{
 
 use p2p_core::{ConnectionError, ErrorCode, MuxCore, MuxEvent, StreamError, StreamId};
 
-use crate::ids::IdHashes;
+use crate::{desk::Desk, ids::IdHashes};
 
 /// The shared part of one connection. The lock is held for moves of memory only: never across
 /// cryptography, I/O or the call of a waker.
@@ -25,14 +25,13 @@ pub(crate) struct State {
     /// An opener that lets those ahead of it go first, once.
     yielding: Option<Waker>,
     acceptor: Option<Waker>,
-    driver: Option<Waker>,
+    pub(crate) driver: Option<Waker>,
     /// The driver has been woken, and has not come.
     driver_called: bool,
-    /// The task that has the writing side: the driver, or the second one where it is `lent`.
-    writer: Option<Waker>,
-    /// It has been woken, or cannot write now and will look again by itself.
+    /// It needs no call for what is queued: it has been woken, or cannot write now and will look
+    /// again by itself.
     writer_called: bool,
-    lent: bool,
+    pub(crate) desk: Desk,
     /// When the driver will call `handle_timeout` by itself.
     driver_due: Option<Instant>,
     /// Handles through which streams can be opened or accepted.
@@ -48,8 +47,8 @@ pub(crate) struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
     Driver,
-    /// The one that has the writing side while it is lent.
-    Second,
+    /// One that writes to a stream, and has the writing side for a turn.
+    Helper,
 }
 
 /// The tasks that wait at streams. A stream at which nobody waits takes no place.
@@ -108,9 +107,8 @@ impl Shared {
                 acceptor: None,
                 driver: None,
                 driver_called: true,
-                writer: None,
                 writer_called: true,
-                lent: false,
+                desk: Desk::default(),
                 driver_due: None,
                 handles: 0,
                 closing: None,
@@ -162,10 +160,7 @@ impl Shared {
         self.with(|state| {
             let result = poll(state.core.as_mut());
             if result.is_pending() {
-                let waiting = state.waiting.of(interest).entry(id);
-                waiting
-                    .and_modify(|waker| waker.clone_from(cx.waker()))
-                    .or_insert_with(|| cx.waker().clone());
+                state.wait(cx, id, interest);
             }
             result
         })
@@ -173,35 +168,27 @@ impl Shared {
 }
 
 impl State {
+    /// Has a task called when there is what it waits for at a stream.
+    pub(crate) fn wait(&mut self, cx: &mut Context<'_>, id: StreamId, interest: Interest) {
+        self.waiting
+            .of(interest)
+            .entry(id)
+            .and_modify(|waker| waker.clone_from(cx.waker()))
+            .or_insert_with(|| cx.waker().clone());
+    }
+
     /// Tells the driver's waker, and that handles must call it from now on.
     pub(crate) fn register_driver(&mut self, cx: &Context<'_>) {
         set_waker(&mut self.driver, cx);
         self.driver_called = false;
-        if !self.lent {
-            self.register_writer(cx);
-        }
-    }
-
-    /// The same for the task that has the writing side.
-    pub(crate) fn register_writer(&mut self, cx: &Context<'_>) {
-        set_waker(&mut self.writer, cx);
         self.writer_called = false;
     }
 
-    /// The second task has the writing side from now on.
-    pub(crate) fn lend_writer(&mut self) {
-        self.lent = true;
-    }
-
-    /// The driver has it again.
-    pub(crate) fn take_writer_back(&mut self) {
-        self.lent = false;
-    }
-
-    /// There is room for frames, and the task is about to look for some: what handles queue after
-    /// that must wake it, even when it could not write before in the same turn.
+    /// There is room for frames, and a task is about to look for some: what handles queue after that
+    /// must wake the driver, even when it could not write before in the same turn; unless it is on its
+    /// way already.
     pub(crate) fn writer_is_ready(&mut self) {
-        self.writer_called = false;
+        self.writer_called = self.desk.is_helping() && self.driver_called;
     }
 
     /// When the driver must call `handle_timeout`; handles call it when that moves ahead.
@@ -213,6 +200,11 @@ impl State {
     /// Nothing can be written now: what handles queue need not wake the task.
     pub(crate) fn writer_is_blocked(&mut self) {
         self.writer_called = true;
+    }
+
+    /// Has the driver called in any case.
+    pub(crate) fn call_driver(&mut self) {
+        self.wake_driver = true;
     }
 
     /// Gives back memory that is kept for later.
@@ -354,19 +346,11 @@ impl State {
     /// Calls the tasks that serve the connection, as far as they have something to do that `task`
     /// does not do itself.
     fn call_tasks(&mut self, task: Option<Task>, wakers: &mut Wakers) {
-        let writes = match task {
-            Some(Task::Driver) => !self.lent,
-            Some(Task::Second) => true,
-            None => false,
-        };
+        let writes = task.is_some() || self.desk.is_helping();
         let send = !writes && !self.writer_called && self.core.has_transmit();
-        if send {
-            self.writer_called = true;
-            self.driver_called |= !self.lent;
-            wakers.push(self.writer.clone());
-        }
+        self.writer_called |= send;
         let knows = self.driver_called || task == Some(Task::Driver);
-        if self.wake_driver || !knows && self.is_due_earlier() {
+        if self.wake_driver || send || !knows && self.is_due_earlier() {
             self.wake_driver = false;
             self.driver_called = true;
             wakers.push(self.driver.clone());

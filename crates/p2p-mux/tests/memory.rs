@@ -233,11 +233,9 @@ async fn an_idle_connection(figures: &mut String) {
     const STREAMS: usize = 100;
     let before = HEAP.allocated();
     let (ours, theirs) = duplex(KIB);
-    let (client, mut driver) = start(ours, Role::Initiator);
-    tokio::spawn(driver.write_task().unwrap());
+    let (client, driver) = start(ours, Role::Initiator);
     let first = tokio::spawn(driver);
-    let (server, mut driver) = start(theirs, Role::Responder);
-    tokio::spawn(driver.write_task().unwrap());
+    let (server, driver) = start(theirs, Role::Responder);
     let second = tokio::spawn(driver);
     let echoing = tokio::spawn(echo(server));
     for _ in 0..4 {
@@ -281,16 +279,6 @@ async fn exchange(stream: MuxStream) {
 fn promise_3_memory_is_bounded_in_bytes_held_however_the_peer_slices_its_frames() {
     // Written at the end: what is printed is held, too.
     let mut figures = String::with_capacity(16 * KIB);
-    let of_second = {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let _entered = runtime.enter();
-        let (_mux, mut driver) = start(duplex(1).0, Role::Initiator);
-        let before = HEAP.allocated();
-        tokio::spawn(driver.write_task().unwrap());
-        held_since(before)
-    };
-    writeln!(figures, "the second task of a connection holds {of_second} bytes").unwrap();
-    assert!(of_second <= KIB);
     for record in [1, 5000, 65_000, 131_000] {
         an_unread_stream_of_a_session(record, &mut figures);
     }

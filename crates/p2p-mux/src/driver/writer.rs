@@ -12,7 +12,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use p2p_core::{ConnectionError, Gather, Seal, SecurityError};
 use tokio::io::AsyncWrite;
 
-use super::TURN_MAX;
+use super::{IDLE_AFTER, TURN_MAX};
 use crate::shared::{Shared, Task};
 
 /// Plain bytes that are taken from the multiplexer at once: two whole Noise records. The actual
@@ -23,7 +23,7 @@ const PIECES_MAX: usize = 64;
 /// The connection ends when the peer has taken nothing for so long.
 pub(super) const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
-pub(super) struct Writer {
+pub(crate) struct Writer {
     shared: Arc<Shared>,
     pipe: Box<dyn AsyncWrite + Unpin + Send>,
     /// None where the pipe is used as it is.
@@ -37,9 +37,9 @@ pub(super) struct Writer {
     stalled_at: Option<Instant>,
     /// The last turn has written all that there was to write, or all that the pipe takes: what comes
     /// later wakes the task.
-    pub(super) resting: bool,
+    pub(crate) resting: bool,
     /// All bytes that the pipe has taken.
-    pub(super) written: u64,
+    pub(crate) written: u64,
 }
 
 impl Writer {
@@ -63,14 +63,9 @@ impl Writer {
         }
     }
 
-    /// Has handles call this task, the second one, when there is something to send.
-    pub(super) fn register(&self, cx: &Context<'_>) {
-        self.shared.with_task(Task::Second, |state| state.register_writer(cx));
-    }
-
     /// Some writes, by `task`. Gives the cause of the connection's end once the multiplexer has said
     /// its last word, which may still be in the buffers.
-    pub(super) fn poll_turn(
+    pub(crate) fn poll_turn(
         &mut self,
         cx: &mut Context<'_>,
         task: Task,
@@ -130,9 +125,19 @@ impl Writer {
         self.stalls_at().is_some_and(|at| at <= now)
     }
 
+    /// Whether the pipe took nothing when it was last asked.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.stalled_at.is_some()
+    }
+
     /// When it will be, if nothing is taken until then.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         self.stalled_at.map(|at| at + WRITE_STALL_MAX)
+    }
+
+    /// When the driver must look at it, having been in a turn at `now`.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        self.stalls_at().or_else(|| self.holds_buffers().then(|| now + IDLE_AFTER))
     }
 
     pub(super) fn holds_buffers(&self) -> bool {

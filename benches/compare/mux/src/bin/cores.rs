@@ -50,12 +50,6 @@ enum Flow {
     Both,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tasks {
-    One,
-    Two,
-}
-
 fn main() {
     let (mut runs, mut threads, mut filter) = (7, 2, String::new());
     let mut args = std::env::args().skip(1);
@@ -69,34 +63,23 @@ fn main() {
     }
     let ciphers =
         [("clear", None), ("RustCrypto", Some(Cipher::RUST_CRYPTO)), ("ring", Some(Cipher::RING))];
-    println!("{threads} threads, {runs} runs each in turn; median (best) MB/s, CPU ns/byte");
+    println!("{threads} threads, {runs} runs each; median (lowest to highest), processor time");
     for (name, cipher) in ciphers {
         for flow in [Flow::In, Flow::Out, Flow::Both] {
             let title = format!("{name}, {flow:?}");
             if !title.contains(&filter) {
                 continue;
             }
-            let mut figures = [Vec::new(), Vec::new()];
-            for _ in 0..runs {
-                for (tasks, figures) in [Tasks::One, Tasks::Two].into_iter().zip(&mut figures) {
-                    let runtime = runtime(threads);
-                    figures.push(runtime.block_on(run(cipher, flow, tasks)));
-                }
-            }
-            let of = |figure: fn(&Figures) -> f64| {
-                figures.each_ref().map(|runs| sorted(runs.iter().map(figure).collect()))
-            };
-            let (rates, [one, two]) = (of(|run| run.rate), of(|run| run.cpu));
+            let figures: Vec<Figures> =
+                (0..runs).map(|_| runtime(threads).block_on(run(cipher, flow))).collect();
+            let of = |figure: fn(&Figures) -> f64| sorted(figures.iter().map(figure).collect());
+            let (rates, cpu) = (of(|run| run.rate), of(|run| run.cpu));
             println!(
-                "{title:<18} one task {:>5.0} ({:>5.0}) {:.2}; two {:>5.0} ({:>5.0}) {:.2}; gain {:.2} ({:.2})",
-                median(&rates[0]),
-                rates[0][runs - 1],
-                median(&one),
-                median(&rates[1]),
-                rates[1][runs - 1],
-                median(&two),
-                median(&rates[1]) / median(&rates[0]),
-                rates[1][runs - 1] / rates[0][runs - 1],
+                "{title:<18} {:>5.0} ({:.0} to {:.0}) MB/s, {:.2} ns/byte",
+                median(&rates),
+                rates[0],
+                rates[runs - 1],
+                median(&cpu),
             );
         }
     }
@@ -133,7 +116,7 @@ struct Flows {
     all_written: Notify,
 }
 
-async fn run(cipher: Option<Cipher>, flow: Flow, tasks: Tasks) -> Figures {
+async fn run(cipher: Option<Cipher>, flow: Flow) -> Figures {
     let (mut seal, own): (Box<dyn Seal>, _) = match cipher.map(noise::sessions) {
         Some((peer, own)) => (peer.seal, Some(own)),
         None => (Box::new(Clear), None),
@@ -150,11 +133,8 @@ async fn run(cipher: Option<Cipher>, flow: Flow, tasks: Tasks) -> Figures {
     if let Some(session) = own {
         setup = setup.sealed(session.seal, session.open);
     }
-    let (mut mux, mut driver) = setup.start();
+    let (mut mux, driver) = setup.start();
     let (wall, cpu) = (Instant::now(), ProcessTime::now());
-    if let Some(task) = driver.write_task().filter(|_| tasks == Tasks::Two) {
-        tokio::spawn(task);
-    }
     tokio::spawn(driver);
     let mut streams = JoinSet::new();
     for number in 0..STREAMS as usize {

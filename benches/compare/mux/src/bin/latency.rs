@@ -152,8 +152,7 @@ fn connect(io: TcpStream, role: Role, session: Option<Session>, unsent: Option<u
     if let Some(session) = session {
         setup = setup.sealed(session.seal, session.open);
     }
-    let (mux, mut driver) = setup.start();
-    tokio::spawn(driver.write_task().expect("not taken yet"));
+    let (mux, driver) = setup.start();
     tokio::spawn(driver);
     mux
 }
