@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     options::{self, Options},
-    plan::{Case, Contender},
+    plan::{AWAKE, Case, Contender},
     results::Results,
 };
 
@@ -84,6 +84,8 @@ pub async fn all(options: &Options, plan: &[Case], results: &mut Results) -> Res
                     continue;
                 }
                 for variant in &case.variants {
+                    let awake = variant.name == AWAKE;
+                    let _awake = awake.then(keep_awake).transpose()?;
                     for contender in &variant.contenders {
                         let place = [case.name, variant.name, runtime.name(), contender.name];
                         match once(case, *contender, &variant.args, *runtime).await {
@@ -123,6 +125,19 @@ async fn once(
         task.abort();
     }
     line
+}
+
+/// Keeps every processor busy, at the priority of what runs only where nothing else does, until it is
+/// dropped.
+fn keep_awake() -> Result<Vec<Child>, Failure> {
+    let count = std::thread::available_parallelism()?.get();
+    let spin = || {
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0", "sh", "-c", "while :; do :; done"]);
+        command.stdin(Stdio::null()).kill_on_drop(true).spawn()
+    };
+    let spinning = (0..count).map(|_| spin()).collect::<Result<_, _>>();
+    spinning.map_err(|error| format!("chrt (of util-linux): {error}").into())
 }
 
 /// The same address behind a proxy.

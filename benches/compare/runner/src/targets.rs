@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::{plan::PEERS, report::number, results::Results};
+use crate::{
+    plan::{AWAKE, PEERS},
+    report::number,
+    results::Results,
+};
 
 const RUNTIMES: [&str; 2] = ["multi", "current"];
 /// What a record carries at most, in bytes.
@@ -148,13 +152,27 @@ pub fn table(results: &Results, build: &Value) -> String {
         }
     }
     for runtime in RUNTIMES {
-        let what = format!("request and response, by the best peer, {runtime}");
-        let mut target = Target::at_most(0.7, &what);
-        for figure in ["p50_us", "p99_us"] {
-            let ratio = of.by_peer(["rr", "in sequence", runtime], "p2p", figure, false);
-            target.values.push((figure.trim_end_matches("_us").into(), ratio));
+        let what = format!("the same streams with processors that do not sleep, {runtime}");
+        let mut target = Target::at_least(2.0, &what);
+        for (ours, name) in [("p2p", "in sequence"), ("p2p-optimistic", "optimistic")] {
+            let ratio = of.by_peer(["streams", AWAKE, runtime], ours, "per_s", true);
+            target.values.push((name.into(), ratio));
         }
         targets.push(target);
+    }
+    for runtime in RUNTIMES {
+        let both = [
+            ("in sequence", "request and response, by the best peer"),
+            (AWAKE, "the same with processors that do not sleep"),
+        ];
+        for (variant, what) in both {
+            let mut target = Target::at_most(0.7, &format!("{what}, {runtime}"));
+            for figure in ["p50_us", "p99_us"] {
+                let ratio = of.by_peer(["rr", variant, runtime], "p2p", figure, false);
+                target.values.push((figure.trim_end_matches("_us").into(), ratio));
+            }
+            targets.push(target);
+        }
     }
     for (case, unit) in [("idle-conns", "conn"), ("idle-streams", "stream")] {
         let what = format!("memory, {}, by the best peer", case.replace("conns", "connections"));
