@@ -159,7 +159,10 @@ async fn use_stream(stream: MuxStream, writes: bool, flows: Arc<Flows>) {
     let (mut send, mut recv) = stream.into_halves();
     let chunk = Bytes::from(vec![7; BODY_LEN]);
     let writing = async {
-        while writes {
+        if !writes {
+            return;
+        }
+        loop {
             let mut data = chunk.clone();
             while !data.is_empty() {
                 if poll_fn(|cx| send.poll_send(cx, &mut data)).await.is_err() {
