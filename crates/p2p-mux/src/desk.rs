@@ -25,8 +25,8 @@ use crate::{
     shared::{Interest, Shared, State, Task},
 };
 
-/// Turns of those who write until the driver has had its own: it alone reads, and where there is one
-/// thread it waits for them.
+/// Turns of those who write until the runtime has looked at its sockets, and the driver has read: where
+/// there is one thread, both wait for them.
 const HELP_MAX: usize = 32;
 /// Who writes so many bytes at once will write more: they are sent at once. It is a record, nearly.
 pub(crate) const BULK_LEN: usize = 60 << 10;
@@ -36,8 +36,10 @@ pub(crate) struct Desk {
     writer: Option<Box<Writer>>,
     /// One that writes to a stream is in a turn with it.
     helping: bool,
-    /// Turns of such since the driver had its own.
+    /// Turns of such since the driver has read, or was called behind all others.
     helped: usize,
+    /// It was called so.
+    called_last: bool,
     /// Why the last of them failed.
     failed: Option<ConnectionError>,
     /// The driver is to be called at the end of such a turn.
@@ -48,9 +50,12 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Gives the driver the writing side, unless another task has it, and why it failed there.
-    pub(crate) fn take(&mut self) -> (Option<Box<Writer>>, Option<ConnectionError>) {
-        self.helped = 0;
+    /// Gives the driver the writing side, unless another task has it, and why it failed there. `read`
+    /// says that the driver has just received something.
+    pub(crate) fn take(&mut self, read: bool) -> (Option<Box<Writer>>, Option<ConnectionError>) {
+        if std::mem::take(&mut self.called_last) || read {
+            self.helped = 0;
+        }
         (self.writer.take(), self.failed.take())
     }
 
@@ -75,6 +80,16 @@ impl Desk {
         self.writer.take()
     }
 
+    /// Whether those who write have had all their turns: then the driver is to be called behind all
+    /// others, and they have new ones.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.helped >= HELP_MAX
+    }
+
+    pub(crate) fn note_last(&mut self) {
+        self.called_last = true;
+    }
+
     /// Whether one that writes is in a turn: it sends what others queue meanwhile.
     pub(crate) fn is_helping(&self) -> bool {
         self.helping
@@ -83,7 +98,7 @@ impl Desk {
     /// Gives the writing side to one that writes, where it would get rid of something.
     fn take_to_help(&mut self, core: &dyn MuxCore) -> Option<Box<Writer>> {
         let writer = self.writer.as_ref()?;
-        let may = self.helped < HELP_MAX && self.failed.is_none() && core.has_transmit();
+        let may = !self.is_used_up() && self.failed.is_none() && core.has_transmit();
         if !may || writer.is_blocked() {
             return None;
         }

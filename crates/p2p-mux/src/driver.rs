@@ -231,11 +231,11 @@ impl Future for Driver {
 
 impl Driver {
     /// Takes the writing side, where no other task is in a turn with it.
-    fn take_writer(&mut self, now: Instant) -> Result<(), ConnectionError> {
+    fn take_writer(&mut self, now: Instant, read: bool) -> Result<(), ConnectionError> {
         if self.writer.is_some() {
             return Ok(());
         }
-        let (writer, failed) = self.shared.with_driver(|state| state.desk.take());
+        let (writer, failed) = self.shared.with_driver(|state| state.desk.take(read));
         self.writer = writer;
         failed.map_or(Ok(()), |error| self.handle_write_error(error, now))
     }
@@ -267,7 +267,7 @@ impl Driver {
     ) -> Result<Moved, ConnectionError> {
         let now = now();
         self.handle_time(now)?;
-        self.take_writer(now)?;
+        self.take_writer(now, false)?;
         let wrote = self.poll_write_side(cx, now)?;
         if let Phase::Ending { .. } = self.phase {
             return Ok(Moved::Something);
@@ -280,7 +280,7 @@ impl Driver {
         // Those who write go on meanwhile.
         self.leave_writer();
         let read = self.poll_read_side(cx, read_len)?;
-        self.take_writer(now)?;
+        self.take_writer(now, read > 0)?;
         if let Some((error, at)) = &self.broken
             && (read == 0 || *at + FAIL_MAX <= now)
         {
@@ -423,7 +423,7 @@ impl Driver {
     fn poll_fail(&mut self) -> Poll<()> {
         let now = now();
         // One that could not be given back is lost, and the connection fails for that.
-        if self.take_writer(now).is_ok()
+        if self.take_writer(now, false).is_ok()
             && self.writer.is_none()
             && self.shared.with_driver(|state| state.desk.want())
         {

@@ -2,12 +2,16 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::Future,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
     time::Instant,
 };
 
 use p2p_core::{ConnectionError, ErrorCode, MuxCore, MuxEvent, StreamError, StreamId};
+
+use tokio::task::yield_now;
 
 use crate::{desk::Desk, ids::IdHashes};
 
@@ -351,9 +355,14 @@ impl State {
         self.writer_called |= send;
         let knows = self.driver_called || task == Some(Task::Driver);
         if self.wake_driver || send || !knows && self.is_due_earlier() {
-            self.wake_driver = false;
             self.driver_called = true;
-            wakers.push(self.driver.clone());
+            let urgent = std::mem::take(&mut self.wake_driver) || !self.desk.is_used_up();
+            if urgent {
+                wakers.push(self.driver.clone());
+            } else {
+                self.desk.note_last();
+                wakers.later = self.driver.clone();
+            }
         }
     }
 
@@ -403,6 +412,9 @@ impl State {
 struct Wakers {
     first: Option<Waker>,
     others: Vec<Waker>,
+    /// To be woken when nobody else is ready, and the runtime has looked at its sockets: two tasks that
+    /// wake each other would keep it from that for long.
+    later: Option<Waker>,
 }
 
 impl Wakers {
@@ -417,6 +429,11 @@ impl Wakers {
     fn wake(self) {
         for waker in self.first.into_iter().chain(self.others) {
             waker.wake();
+        }
+        if let Some(waker) = self.later {
+            // All that its first poll does is to have that waker woken.
+            let first = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+            debug_assert!(first.is_pending());
         }
     }
 }

@@ -220,8 +220,9 @@ async fn a_channel_that_is_used_up_by_one_that_writes_ends_the_connection() {
     drop(peer.shutdown().await);
 }
 
-/// A pipe that takes everything, at once.
-struct Sink;
+/// A pipe that takes everything, at once, and counts it.
+#[derive(Default)]
+struct Sink(Arc<AtomicUsize>);
 
 impl AsyncWrite for Sink {
     fn poll_write(
@@ -229,6 +230,7 @@ impl AsyncWrite for Sink {
         _cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        self.0.fetch_add(buf.len(), Ordering::Relaxed);
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -241,6 +243,36 @@ impl AsyncWrite for Sink {
     }
 }
 
+/// Those who write in bulk wake each other and the driver; between two looks at the sockets there are
+/// some MiB nevertheless, not what 61 runs of tasks can send.
+#[tokio::test]
+async fn those_who_write_without_end_let_the_runtime_look_at_its_sockets() {
+    let (ours, mut peer) = duplex(4096);
+    let (read, _) = tokio::io::split(ours);
+    let now = TokioInstant::now().into_std();
+    let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
+    let sent = Arc::<AtomicUsize>::default();
+    let (mux, driver) = Setup::new(Pipe::new(read, Sink(Arc::clone(&sent))), core).start();
+    tokio::spawn(driver);
+    let (mut near, far) = tokio::net::UnixStream::pair().unwrap();
+    let socket = tokio::spawn(async move { near.read_u8().await });
+    let mut streams = Vec::new();
+    for number in 0..8_u8 {
+        streams.push(mux.open().await.unwrap());
+        let credit = [0, 1, 0, 0, 0, 0, 0, 2 * number + 1, 0x7f, 0, 0, 0];
+        peer.write_all(&credit).await.unwrap();
+    }
+    settle().await;
+    for mut stream in streams {
+        tokio::spawn(async move { while stream.write_all(&[0; 64 << 10]).await.is_ok() {} });
+    }
+    far.try_write(&[7]).unwrap();
+    let before = sent.load(Ordering::Relaxed);
+    assert_eq!(soon(socket).await.unwrap().unwrap(), 7);
+    let between = sent.load(Ordering::Relaxed) - before;
+    assert!(between <= 8 << 20, "{between} bytes");
+}
+
 /// One that writes without end is not alone: the rest of its own task has its turns, and the driver.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_writes_without_end_lets_others_run() {
@@ -248,7 +280,7 @@ async fn one_that_writes_without_end_lets_others_run() {
     let (read, _) = tokio::io::split(ours);
     let now = TokioInstant::now().into_std();
     let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
-    let (mut mux, driver) = Setup::new(Pipe::new(read, Sink), core).start();
+    let (mut mux, driver) = Setup::new(Pipe::new(read, Sink::default()), core).start();
     tokio::spawn(driver);
     let mut stream = mux.open().await.unwrap();
     peer.write_all(&CREDIT).await.unwrap();
