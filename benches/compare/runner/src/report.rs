@@ -100,7 +100,8 @@ pub fn markdown(figures: &Value, results: &Results, build: &Value, docs: bool) -
     out.push_str(&targets::table(results, build));
     out.push_str(
         "\n## Figures\n\nMedian (minimum to maximum). The ratios are of `p2p`, of \
-         `p2p-optimistic` where that took part: by the better of rust-libp2p and litep2p, and by the sealed pipe with ring over one stream.\n",
+         `p2p-optimistic` where that took part: by the better of rust-libp2p and litep2p, and by \
+         the sealed pipe with ring over one stream.\n",
     );
     for (case, title) in CASES {
         let contenders = ordered(results, case);
