@@ -142,9 +142,9 @@ impl Shared {
     fn help(&self, mut writer: Box<Writer>, driver: &Waker) -> bool {
         // As it is if the turn panics: the writing side is lost.
         let failed = Some(ConnectionError::Dropped);
-        let mut turn = Help { shared: self, writer: None, failed, left: true };
+        let mut turn = Help { shared: self, now: now(), writer: None, failed, left: true };
         let before = writer.written;
-        let result = writer.poll_turn(&mut Context::from_waker(driver), Task::Helper, now());
+        let result = writer.poll_turn(&mut Context::from_waker(driver), Task::Helper, turn.now);
         let moved = writer.written > before;
         turn.left = !writer.resting || matches!(result, Ok(Some(_)));
         turn.failed = result.err();
@@ -172,6 +172,7 @@ impl State {
 /// something is left to it.
 struct Help<'a> {
     shared: &'a Shared,
+    now: Instant,
     /// None in the turn.
     writer: Option<Box<Writer>>,
     failed: Option<ConnectionError>,
@@ -186,7 +187,7 @@ impl Drop for Help<'_> {
             let desk = &mut state.desk;
             desk.helping = false;
             desk.helped += 1;
-            let due = writer.as_ref().and_then(|writer| writer.due(now()));
+            let due = writer.as_ref().and_then(|writer| writer.due(self.now));
             let unseen = due.is_some_and(|due| desk.looks.is_none_or(|looks| due < looks));
             let wanted = std::mem::take(&mut desk.wanted) || self.failed.is_some();
             if !desk.driver_gone {

@@ -483,11 +483,14 @@ impl Driver {
 
     /// Sleeps until the next thing is due. Ready when something is due now.
     fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let core = self.shared.with_driver(|state| state.poll_timeout());
         let stall = self.writer.as_ref().and_then(|writer| writer.stalls_at());
         let idle = self.holds_buffers().then(|| self.moved_at + IDLE_AFTER);
-        let due = [core, stall, idle, self.close_by].into_iter().flatten().min();
-        self.shared.with_driver(|state| state.desk.set_look(due));
+        let due = self.shared.with_driver(|state| {
+            let due = [state.poll_timeout(), stall, idle, self.close_by];
+            let due = due.into_iter().flatten().min();
+            state.desk.set_look(due);
+            due
+        });
         match due {
             Some(due) => self.poll_until(cx, due),
             None => Poll::Pending,
@@ -530,6 +533,7 @@ impl Drop for Driver {
             state.end(&ConnectionError::Dropped);
             state.desk.close()
         });
+        // Its pipe ends here, outside of the lock.
         drop(writer);
     }
 }

@@ -253,7 +253,8 @@ impl SendHalf for MuxSend {
         let len = data.len();
         let sent = self.shared.poll_write(cx, self.id, |core| {
             let sent = core.write(self.id, data);
-            (sent, is_bulk(len, data.len()))
+            let much = matches!(sent, Poll::Ready(Ok(()))) && is_bulk(len, data.len());
+            (sent, much)
         });
         self.deadline.limit(cx, sent)
     }
@@ -289,11 +290,9 @@ impl AsyncWrite for MuxSend {
         let id = self.id;
         let sent = self.shared.poll_write(cx, id, |core| {
             let sent = core.write_slice(id, buf);
-            let left = match sent {
-                Poll::Ready(Ok(count)) => buf.len().saturating_sub(count),
-                Poll::Ready(Err(_)) | Poll::Pending => buf.len(),
-            };
-            (sent, is_bulk(buf.len(), left))
+            let left = |count| buf.len().saturating_sub(count);
+            let much = matches!(sent, Poll::Ready(Ok(count)) if is_bulk(buf.len(), left(count)));
+            (sent, much)
         });
         self.deadline.limit(cx, sent).map_err(io::Error::from)
     }

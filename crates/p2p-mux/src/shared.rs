@@ -10,7 +10,6 @@ use std::{
 };
 
 use p2p_core::{ConnectionError, ErrorCode, MuxCore, MuxEvent, StreamError, StreamId};
-
 use tokio::task::yield_now;
 
 use crate::{desk::Desk, ids::IdHashes};

@@ -7,7 +7,7 @@ mod common;
 
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
-use common::{pair, soon};
+use common::{pair, settle, soon};
 use p2p_core::{ConnectionInfo, Keypair, Role, Stream, StreamError};
 use p2p_mux::{Mux, MuxStream};
 use tokio::{
@@ -43,7 +43,7 @@ async fn a_read_that_waits_ends_at_its_deadline_and_loses_nothing() {
     assert_eq!(near.read_u8().await.unwrap_err().kind(), ErrorKind::TimedOut);
     // What has come in is given out even then.
     far.write_all(b"late").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    settle().await;
     let mut late = [0; 4];
     near.read_exact(&mut late).await.unwrap();
     assert_eq!(&late, b"late");

@@ -24,7 +24,6 @@ use line::Line;
 use p2p_core::{
     ErrorCode, Gather, MuxCore, MuxError, MuxEvent, ProtocolId, Role, StreamError, StreamId,
 };
-
 use transmit::BODY_LEN_MAX;
 
 use super::{
@@ -479,9 +478,9 @@ impl MuxCore for Session {
     }
 
     fn handle_idle(&mut self) {
-        self.streams.values_mut().for_each(|stream| stream.recv.copy_referenced());
         self.streams.shrink_to_fit();
         for stream in self.streams.values_mut() {
+            stream.recv.copy_referenced();
             stream.send.release_idle();
             stream.recv.release_idle();
         }

@@ -512,11 +512,12 @@ impl RecvSide {
                 }
             }
             // What was read until now has taken an unknown time.
-            (Some(_), None) => (self.measured_at, self.read) = (Some(now), 0),
-            (None, _) => {
-                let known = windows.known(now).min(config.window_max);
-                self.wanted = self.wanted.max(known);
-                self.target += windows.grow(known.saturating_sub(self.target));
+            (measured_at, _) => {
+                if measured_at.is_none() {
+                    let known = windows.known(now).min(config.window_max);
+                    self.wanted = self.wanted.max(known);
+                    self.target += windows.grow(known.saturating_sub(self.target));
+                }
                 (self.measured_at, self.read) = (Some(now), 0);
             }
         }

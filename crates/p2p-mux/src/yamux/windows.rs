@@ -71,6 +71,7 @@ impl Windows {
     /// Notes that a stream's window should be of `wanted` bytes: that is of the link as much as of the
     /// stream.
     pub(super) fn learn(&mut self, wanted: u32, now: Instant) {
+        let wanted = wanted.min(KNOWN_MAX);
         if self.known(now) <= wanted {
             self.known = Some((wanted, now));
         }
@@ -79,8 +80,7 @@ impl Windows {
     /// What is known of the window that the next stream will need, in bytes.
     pub(super) fn known(&self, now: Instant) -> u32 {
         let fresh = |at: Instant| now.saturating_duration_since(at) <= KNOWN_FOR;
-        let known = self.known.filter(|(_, at)| fresh(*at));
-        known.map_or(0, |(wanted, _)| wanted.min(KNOWN_MAX))
+        self.known.filter(|(_, at)| fresh(*at)).map_or(0, |(wanted, _)| wanted)
     }
 
     /// Gives back what a window had grown by.

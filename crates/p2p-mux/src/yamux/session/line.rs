@@ -1,5 +1,5 @@
 //! The line of those who write and find no room: they are told in their order, each when there is
-//! room for all that it may queue. Were all told at once, a little of each would fill the room, and
+//! room for half of what it may queue or more, and nobody else has been told. Were all told at once, a little of each would fill the room, and
 //! each little would be a frame, a wake-up here and another one at the peer.
 
 use std::{

@@ -110,7 +110,7 @@ impl Session {
         } else {
             queued.min(max)
         };
-        let more = stream.send.queued() > count;
+        let more = queued > count;
         stream.in_ready = more;
         let end = match stream.send.phase {
             SendPhase::Open => false,

@@ -428,7 +428,7 @@ fn send_buffers_are_limited() {
     }
     rig.events();
     assert_eq!(rig.session.backlog(), 12 + 12, "to be sent, and in line");
-    // Each is told when there is room for all that it may queue, in their order.
+    // One after the other is told, in their order.
     for id in &streams {
         rig.frames();
         assert_eq!(rig.session.counters().queued, 0);
