@@ -10,14 +10,25 @@ use crate::{IpRange, LimitReached, connection::Conn, host::Inner, metrics::Buffe
 /// How often what is held is added up while there are connections.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Whose bytes are added up. The narrower come first: what is closed for them may be enough for
-/// the wider.
+/// Whose bytes are added up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     Protocol(ProtocolId),
     Peer(PeerId),
     Range(IpRange),
     Host,
+}
+
+impl Scope {
+    /// The narrower are freed first: what is closed for them may be enough for the wider.
+    fn breadth(&self) -> u8 {
+        match self {
+            Self::Peer(_) => 0,
+            Self::Range(range) => 129 - range.prefix_len(),
+            Self::Protocol(_) => 130,
+            Self::Host => 131,
+        }
+    }
 }
 
 /// What the connections of a scope hold.
@@ -137,6 +148,8 @@ impl Inner {
             })
             .collect();
         let before = self.ledger.set_overfull(overfull.clone());
+        let mut overfull: Vec<_> = overfull.into_iter().collect();
+        overfull.sort_by_key(|(scope, _)| scope.breadth());
         for (scope, limit) in overfull {
             if before.contains_key(&scope) {
                 self.free_buffers(&held, &scope, &limit);

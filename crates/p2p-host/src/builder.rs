@@ -284,8 +284,9 @@ impl Builder {
 
     /// The same for one peer: while its streams hold more, its inbound connections and streams are
     /// refused, and then its connections that hold most are closed. Default 256 MiB, half of what
-    /// the host may hold: no peer alone can have the others refused. An application that means to
-    /// leave more than that unread for seconds raises it.
+    /// the host may hold by default, so that it acts before a peer alone fills that; who lowers
+    /// [`Builder::buffered_bytes_max`] lowers this with it. An application that means to leave more
+    /// than that unread for seconds raises it.
     pub fn buffered_bytes_per_peer_max(mut self, bytes: usize) -> Self {
         self.config.limits.buffered_bytes_per_peer_max = bytes;
         self
@@ -302,8 +303,9 @@ impl Builder {
 
     /// The same for one IPv4 address or IPv6 /56, over all its peers: while their streams hold more,
     /// inbound connections and streams from there are refused, and then those that hold most are
-    /// closed. An IPv6 /48 may have four times as many. Default 256 MiB. Loopback addresses have no
-    /// limit, nor what comes over a relay or has no IP address.
+    /// closed. An IPv6 /48 may have four times as many: by default that of the host comes first.
+    /// Default 256 MiB. Loopback addresses have no limit, nor what comes over a relay or has no IP
+    /// address.
     pub fn buffered_bytes_per_ip_max(mut self, bytes: usize) -> Self {
         self.config.limits.buffered_bytes_per_ip_max = bytes;
         self
@@ -333,8 +335,9 @@ impl Builder {
     }
 
     /// How many of them the peers of one IPv4 address or IPv6 /56 may have together; one more is
-    /// reset. An IPv6 /48 may have four times as many. Default 4096, half of the host's. Loopback
-    /// addresses have no limit, nor what comes over a relay or has no IP address.
+    /// reset. An IPv6 /48 may have four times as many: by default that of the host comes first.
+    /// Default 4096, half of the host's. Loopback addresses have no limit, nor what comes over a
+    /// relay or has no IP address.
     pub fn streams_inbound_per_ip_max(mut self, count: usize) -> Self {
         self.config.limits.streams_inbound_per_ip_max = count;
         self

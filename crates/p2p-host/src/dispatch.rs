@@ -191,6 +191,7 @@ pub(crate) fn serve(
     // Boxed, it takes no memory while the handler runs.
     let begun = Box::pin(begin(host, conn, stream, place, permit));
     async move {
+        // The place is kept to the end: it is a task, with a stream or without.
         let Some((mut serving, place)) = begun.await else { return };
         let served = poll_fn(|cx| serving.as_mut().poll_serving(cx)).await;
         drop(serving);
@@ -198,8 +199,6 @@ pub(crate) fn serve(
             let protocol = place.protocol();
             tracing::debug!(protocol = protocol.map(tracing::field::display), %error, "handler");
         }
-        // It was a task to the end, with a stream or without.
-        drop(place);
     }
 }
 
@@ -236,16 +235,14 @@ async fn begin(
         return None;
     };
     let Limits { streams_max, streams_of_peer_max, .. } = served.limits;
-    let place = match place.inbound_of(&protocol, streams_max, streams_of_peer_max) {
-        Ok(place) => Arc::new(place),
+    let (place, protocol) = match place.inbound_of(&protocol, streams_max, streams_of_peer_max) {
+        Ok((place, protocol)) => (Arc::new(place), protocol),
         Err(limit) => {
             stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);
             host.refused_stream(conn.peer(), Some(protocol), limit);
             return None;
         }
     };
-    // The streams of a protocol share its name.
-    let protocol = place.protocol().cloned().unwrap_or(protocol);
     let span = Span::current();
     span.record("protocol", protocol.as_str());
     tracing::debug!("opened");

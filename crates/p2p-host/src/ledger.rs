@@ -127,7 +127,8 @@ struct RangeCounts {
 #[derive(Default)]
 struct ProtocolCounts {
     inbound: usize,
-    inbound_max: usize,
+    /// That of the last inbound stream; until there is one, the host's.
+    inbound_max: Option<usize>,
     inbound_by_peer: HashMap<PeerId, usize>,
     outbound: usize,
 }
@@ -322,15 +323,19 @@ impl HostLimits {
     /// How often new connections of a range are taken; `None` where there is no limit.
     fn rate_of(&self, range: IpRange) -> Option<(Rate, &'static str)> {
         let Rate { burst, interval } = self.connections_per_ip_rate;
-        match range.prefix_len() {
-            _ if range.is_loopback() => None,
-            32 => Some((Rate { burst, interval }, "new connections of one IPv4 address at once")),
-            56 => Some((Rate { burst, interval }, "new connections of one IPv6 /56 at once")),
-            _ => {
-                let (burst, interval) = (burst.saturating_mul(SITE_FACTOR), interval / SITE_FACTOR);
-                Some((Rate { burst, interval }, "new connections of one IPv6 /48 at once"))
+        let what = [
+            "new connections of one IPv4 address at once",
+            "new connections of one IPv6 /56 at once",
+            "new connections of one IPv6 /48 at once",
+        ];
+        let rate = match range.prefix_len() {
+            _ if range.is_loopback() => return None,
+            48 => {
+                Rate { burst: burst.saturating_mul(SITE_FACTOR), interval: interval / SITE_FACTOR }
             }
-        }
+            _ => Rate { burst, interval },
+        };
+        Some((rate, by_prefix(range, what)))
     }
 
     fn streams(&self, role: Role) -> (Max, &'static str) {
@@ -637,7 +642,10 @@ impl Ledger {
         };
         let protocol = |(protocol, of_protocol): (&ProtocolId, &ProtocolCounts)| ProtocolUsage {
             protocol: protocol.clone(),
-            streams_inbound: Used::new(of_protocol.inbound, of_protocol.inbound_max),
+            streams_inbound: Used::new(
+                of_protocol.inbound,
+                of_protocol.inbound_max.unwrap_or(limits.streams_per_protocol_max),
+            ),
             streams_outbound: of_protocol.outbound,
             buffered_bytes: buffered(Scope::Protocol(protocol.clone())),
         };
@@ -646,8 +654,7 @@ impl Ledger {
             Scope::Protocol(protocol) if !counts.protocols.contains_key(protocol) => Some(protocol),
             Scope::Protocol(_) | Scope::Peer(_) | Scope::Range(_) | Scope::Host => None,
         });
-        let inbound_max = limits.streams_per_protocol_max;
-        let none = ProtocolCounts { inbound_max, ..ProtocolCounts::default() };
+        let none = ProtocolCounts::default();
         let ended = ended.map(|of| protocol((of, &none)));
         let range = |(range, of_range): (&IpRange, &RangeCounts)| RangeUsage {
             range: *range,
@@ -765,15 +772,15 @@ pub(crate) struct StreamPlace {
 }
 
 impl StreamPlace {
-    /// Counts an outbound stream as one of its protocol.
-    pub(crate) fn outbound_of(mut self, protocol: &ProtocolId) -> Self {
+    /// Counts an outbound stream as one of its protocol, and gives the name that these share.
+    pub(crate) fn outbound_of(mut self, protocol: &ProtocolId) -> (Self, ProtocolId) {
         let mut counts = self.account.ledger.counts();
         let of_protocol = counts.protocols.entry(protocol.clone());
         let shared = of_protocol.key().clone();
         of_protocol.or_default().outbound += 1;
         drop(counts);
-        self.protocol = Some(shared);
-        self
+        self.protocol = Some(shared.clone());
+        (self, shared)
     }
 
     /// The protocol that it was counted for.
@@ -781,14 +788,14 @@ impl StreamPlace {
         self.protocol.as_ref()
     }
 
-    /// Takes a place for an inbound stream among those of its protocol; `None` stands for the
-    /// host's limits.
+    /// Takes a place for an inbound stream among those of its protocol, and gives the name that these
+    /// share; `None` stands for the host's limits.
     pub(crate) fn inbound_of(
         mut self,
         protocol: &ProtocolId,
         max: Option<Max>,
         of_peer_max: Option<Max>,
-    ) -> Result<Self, LimitReached> {
+    ) -> Result<(Self, ProtocolId), LimitReached> {
         let Account { ledger, peer, .. } = &*self.account;
         let limits = &ledger.limits;
         let max = max.unwrap_or(Max::new(
@@ -800,16 +807,19 @@ impl StreamPlace {
             "Builder::streams_per_protocol_and_peer_max",
         ));
         let mut counts = ledger.counts();
-        let buffers = counts.check_buffers([Scope::Protocol(protocol.clone())]);
+        if let Err(limit) = counts.check_buffers([Scope::Protocol(protocol.clone())]) {
+            drop(counts);
+            ledger.refuse(&limit);
+            return Err(limit);
+        }
         let of_protocol = counts.protocols.entry(protocol.clone());
         let shared = of_protocol.key().clone();
         let of_protocol = of_protocol.or_default();
-        of_protocol.inbound_max = max.value;
+        of_protocol.inbound_max = Some(max.value);
         let of_peer = of_protocol.inbound_by_peer.get(peer).copied().unwrap_or_default();
         let (count, peers) = (of_protocol.inbound, of_protocol.inbound_by_peer.len());
         let holder = || format!("{count} streams of {protocol} from {peers} peers");
-        let all = || max.check(count, "inbound streams of one protocol", holder);
-        let checked = buffers.and_then(|()| all()).and_then(|()| {
+        let checked = max.check(count, "inbound streams of one protocol", holder).and_then(|()| {
             let holder = || format!("{peer} for {protocol}");
             of_peer_max.check(of_peer, "inbound streams of one protocol and peer", holder)
         });
@@ -822,8 +832,8 @@ impl StreamPlace {
         of_protocol.inbound += 1;
         *of_protocol.inbound_by_peer.entry(*peer).or_default() += 1;
         drop(counts);
-        self.protocol = Some(shared);
-        Ok(self)
+        self.protocol = Some(shared.clone());
+        Ok((self, shared))
     }
 }
 

@@ -131,16 +131,14 @@ async fn open(
     let span = conn.stream_span(role);
     span.record("protocol", protocol.as_str());
     let opening = async {
-        let place = conn.account.stream(role)?.outbound_of(protocol);
-        // The streams of a protocol share its name.
-        let protocol = place.protocol().unwrap_or(protocol);
+        let (place, protocol) = conn.account.stream(role)?.outbound_of(protocol);
         let negotiation = async {
             let (stream, hold) = poll_fn(|cx| conns.poll_open(cx)).await?;
             progress.reach(Stage::Protocol);
-            Ok::<_, Cause>((negotiate(stream, protocol, optimistic).await?, hold))
+            Ok::<_, Cause>((negotiate(stream, &protocol, optimistic).await?, hold))
         };
         let (stream, hold) = within(limit, negotiation).await??;
-        let (stream, open) = host.metrics.meter(stream, protocol, role);
+        let (stream, open) = host.metrics.meter(stream, &protocol, role);
         tracing::debug!("opened");
         Ok::<_, Cause>(stream.holding(Arc::new((place, hold, open, kept(span.clone())))))
     };

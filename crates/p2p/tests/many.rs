@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
 use std::{
     alloc::System,
     io::{BufRead, BufReader, Write},
@@ -13,14 +15,9 @@ use std::{
 };
 
 use cap::Cap;
-use p2p::{Builder, Host, Stream};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    runtime::Handle,
-    sync::Semaphore,
-    task::JoinSet,
-    time::timeout,
-};
+use common::{echo, echo_once};
+use p2p::{Builder, Host};
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet, time::timeout};
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -29,7 +26,6 @@ const TEST: &str = "ten_thousand_connections_are_held_used_and_closed";
 /// What a child process is told its part by.
 const PART: &str = "P2P_MANY_PART";
 const CONNECTIONS: usize = 10_000;
-const ECHO: &str = "/echo/1.0.0";
 /// Files of a process besides its connections.
 const OTHER_FILES: usize = 200;
 /// Handshakes under way.
@@ -111,12 +107,7 @@ async fn end(host: Host) {
 
 async fn listen() {
     let host = builder().listen("/ip4/0.0.0.0/tcp/0").spawn().await.unwrap();
-    host.handle(ECHO, |stream: Stream| async move {
-        let (mut read, mut write) = tokio::io::split(stream);
-        tokio::io::copy(&mut read, &mut write).await?;
-        write.shutdown().await
-    })
-    .unwrap();
+    host.handle("/echo/1.0.0", echo).unwrap();
     let (heap, rss) = (HEAP.allocated(), resident());
     let addr = host.addrs().remove(0);
     say(&format!("port {}", addr.split('/').nth(4).unwrap()));
@@ -156,12 +147,7 @@ async fn dial(port: &str) {
     for number in (0..CONNECTIONS).step_by(SAMPLE) {
         // Not a ping, of which a peer may have two at once: a listener that is busy sees the end of
         // the last ones late. The end of an echo is its handler's.
-        let mut stream = host.open(&addr(number, port), ECHO).await.unwrap();
-        stream.write_all(b"hello").await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut echo = Vec::new();
-        stream.read_to_end(&mut echo).await.unwrap();
-        assert_eq!(echo, b"hello");
+        assert_eq!(echo_once(&host, &addr(number, port), b"hello").await.unwrap(), b"hello");
     }
     assert_eq!(host.usage().connections_outbound.count, CONNECTIONS, "no new one was made");
     say("used");

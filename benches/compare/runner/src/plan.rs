@@ -179,7 +179,7 @@ pub fn plan(options: &Options) -> Vec<Case> {
         format!("--count {}", 20_000 / part),
         Some(format!("--count {} --concurrency 64", 20_000 / part)),
     );
-    streams.variants[0].contenders.insert(1, P2P_OPTIMISTIC);
+    streams.variants[0].contenders.extend([P2P_OPTIMISTIC, RUST_LIBP2P_OPTIMISTIC]);
     for case in [&mut rr, &mut streams] {
         case.variants.insert(1, Variant { name: AWAKE, ..case.variants[0].clone() });
     }

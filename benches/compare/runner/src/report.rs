@@ -99,9 +99,8 @@ pub fn markdown(figures: &Value, results: &Results, build: &Value, docs: bool) -
     out.push_str("## Targets\n\nMedians of one run.\n\n");
     out.push_str(&targets::table(results, build));
     out.push_str(
-        "\n## Figures\n\nMedian (minimum to maximum). The ratios are of `p2p`, of \
-         `p2p-optimistic` where that took part: by the better of rust-libp2p and litep2p, and by \
-         the sealed pipe with ring over one stream.\n",
+        "\n## Figures\n\nMedian (minimum to maximum). The ratios are of `p2p`'s medians: by the \
+         better of rust-libp2p and litep2p, and by the sealed pipe with ring over one stream.\n",
     );
     for (case, title) in CASES {
         let contenders = ordered(results, case);
@@ -129,7 +128,7 @@ pub fn markdown(figures: &Value, results: &Results, build: &Value, docs: bool) -
                     let cell = of(&variant, name).map(cell).unwrap_or_default();
                     let _ = write!(out, " {cell} |");
                 }
-                let ours = ["p2p-optimistic", "p2p"].iter().find_map(|who| of(&variant, who));
+                let ours = of(&variant, "p2p");
                 let peers = PEERS.iter().filter_map(|who| Some(of(&variant, who)?.median));
                 let best = match figure.more_is_better {
                     true => peers.reduce(f64::max),

@@ -84,13 +84,26 @@ pub async fn all(options: &Options, plan: &[Case], results: &mut Results) -> Res
                     continue;
                 }
                 for variant in &case.variants {
-                    let awake = variant.name == AWAKE;
-                    let _awake = awake.then(keep_awake).transpose()?;
+                    let mut awake = Vec::new();
+                    if variant.name == AWAKE {
+                        match keep_awake() {
+                            Ok(spinning) => awake = spinning,
+                            Err(error) => {
+                                eprintln!("!!! WITHOUT {}, {}: {error}", case.name, variant.name);
+                                continue;
+                            }
+                        }
+                    }
                     for contender in &variant.contenders {
                         let place = [case.name, variant.name, runtime.name(), contender.name];
                         match once(case, *contender, &variant.args, *runtime).await {
                             Ok(line) => results.add(place, &line),
                             Err(error) => eprintln!("        {}: {error}", place.join(", ")),
+                        }
+                    }
+                    for spinning in &mut awake {
+                        if let Some(status) = spinning.try_wait()? {
+                            eprintln!("!!! {}, {}: NOT AWAKE: {status}", case.name, variant.name);
                         }
                     }
                 }

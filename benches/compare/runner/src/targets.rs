@@ -154,10 +154,8 @@ pub fn table(results: &Results, build: &Value) -> String {
     for runtime in RUNTIMES {
         let what = format!("the same streams with processors that do not sleep, {runtime}");
         let mut target = Target::at_least(2.0, &what);
-        for (ours, name) in [("p2p", "in sequence"), ("p2p-optimistic", "optimistic")] {
-            let ratio = of.by_peer(["streams", AWAKE, runtime], ours, "per_s", true);
-            target.values.push((name.into(), ratio));
-        }
+        let ratio = of.by_peer(["streams", AWAKE, runtime], "p2p", "per_s", true);
+        target.values.push(("in sequence".into(), ratio));
         targets.push(target);
     }
     for runtime in RUNTIMES {

@@ -139,7 +139,8 @@ impl World {
     /// Everything is read, finished and let go.
     fn wind_up(&mut self) {
         self.pump(false);
-        // Here nobody writes who is told that there is room: then the next one is told, after a moment.
+        // Here nobody writes who is told that there is room: then the next one is told, after
+        // `CALL_MAX` of yamux's `line.rs`.
         for _ in 0..self.apps.iter().map(|app| app.held.len()).sum() {
             self.pass(Duration::from_millis(10));
             self.pump(false);
