@@ -28,6 +28,8 @@ use crate::{
 /// Turns of those who write until the runtime has looked at its sockets, and the driver has read: where
 /// there is one thread, both wait for them.
 const HELP_MAX: usize = 32;
+/// The same while somebody waits for what the peer has to say.
+const HELP_AWAITED_MAX: usize = 2;
 /// Who writes so many bytes at once will write more: they are sent at once. It is a record, nearly.
 pub(crate) const BULK_LEN: usize = 60 << 10;
 
@@ -81,9 +83,9 @@ impl Desk {
     }
 
     /// Whether those who write have had all their turns: then the driver is to be called behind all
-    /// others, and they have new ones.
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.helped >= HELP_MAX
+    /// others, and they have new ones. `awaited` says that somebody waits for the peer's data.
+    pub(crate) fn is_used_up(&self, awaited: bool) -> bool {
+        self.helped >= if awaited { HELP_AWAITED_MAX } else { HELP_MAX }
     }
 
     pub(crate) fn note_last(&mut self) {
@@ -96,9 +98,9 @@ impl Desk {
     }
 
     /// Gives the writing side to one that writes, where it would get rid of something.
-    fn take_to_help(&mut self, core: &dyn MuxCore) -> Option<Box<Writer>> {
+    fn take_to_help(&mut self, core: &dyn MuxCore, awaited: bool) -> Option<Box<Writer>> {
         let writer = self.writer.as_ref()?;
-        let may = !self.is_used_up() && self.failed.is_none() && core.has_transmit();
+        let may = !self.is_used_up(awaited) && self.failed.is_none() && core.has_transmit();
         if !may || writer.is_blocked() {
             return None;
         }
@@ -160,7 +162,8 @@ impl State {
             return None;
         }
         let driver = self.driver.clone()?;
-        let writer = self.desk.take_to_help(self.core.as_ref())?;
+        let awaited = self.is_awaited();
+        let writer = self.desk.take_to_help(self.core.as_ref(), awaited)?;
         if let Poll::Ready(step) = coop::poll_proceed(cx) {
             step.made_progress();
         }

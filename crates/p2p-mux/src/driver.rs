@@ -39,6 +39,9 @@ const READ_TURN_LEN: usize = 2 * READ_LEN_MAX;
 const TURN_MAX: usize = 4;
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 16;
+/// How long nothing is read since those who read hold all former buffers. One that does not let go of
+/// them then costs a copy of all that comes after.
+const READERS_MAX: Duration = Duration::from_millis(1);
 /// How long the end of a connection may take: the rest of the data and the goodbye must be taken
 /// by the pipe.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -127,6 +130,8 @@ impl Setup {
             close_by: None,
             moved_at: now(),
             written: 0,
+            readers_by: None,
+            patient: true,
             sleep: None,
             first: true,
         };
@@ -167,6 +172,10 @@ pub struct Driver {
     moved_at: Instant,
     /// What the writing side had written at the end of the last turn.
     written: u64,
+    /// Until when those who read are waited for, if they are.
+    readers_by: Option<Instant>,
+    /// None of them was waited for in vain, since all former buffers were let go.
+    patient: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     first: bool,
 }
@@ -279,7 +288,7 @@ impl Driver {
         let resting = self.writer.as_ref().is_none_or(|writer| writer.resting);
         // Those who write go on meanwhile.
         self.leave_writer();
-        let read = self.poll_read_side(cx, read_len)?;
+        let read = self.poll_read_side(cx, read_len, now)?;
         self.take_writer(now, read > 0)?;
         if let Some((error, at)) = &self.broken
             && (read == 0 || *at + FAIL_MAX <= now)
@@ -348,9 +357,13 @@ impl Driver {
         &mut self,
         cx: &mut Context<'_>,
         read_len: &mut usize,
+        now: Instant,
     ) -> Result<usize, ConnectionError> {
         let before = *read_len;
         for _ in 0..TURN_MAX {
+            if self.awaits_readers(now) {
+                break;
+            }
             match self.reader.poll_read(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(self.end_of_pipe()),
@@ -370,6 +383,27 @@ impl Driver {
             }
         }
         Ok(*read_len - before)
+    }
+
+    /// Whether the next read is to wait until those who read have let go of a buffer; one that reads calls
+    /// this task. It saves a copy, to memory that is not in the processor's cache.
+    fn awaits_readers(&mut self, now: Instant) -> bool {
+        if self.broken.is_some() || !self.reader.must_copy() {
+            self.readers_by = None;
+            self.patient |= self.reader.all_let_go();
+            return false;
+        }
+        if !self.patient {
+            return false;
+        }
+        if *self.readers_by.get_or_insert(now + READERS_MAX) <= now {
+            self.readers_by = None;
+            self.patient = false;
+            return false;
+        }
+        self.shared.with_driver(|state| state.await_readers());
+        // Once more: one that came just before has called nobody.
+        self.reader.must_copy()
     }
 
     /// Hands on what was opened; `keep` says whether it may be kept by reference.
@@ -486,7 +520,7 @@ impl Driver {
         let stall = self.writer.as_ref().and_then(|writer| writer.stalls_at());
         let idle = self.holds_buffers().then(|| self.moved_at + IDLE_AFTER);
         let due = self.shared.with_driver(|state| {
-            let due = [state.poll_timeout(), stall, idle, self.close_by];
+            let due = [state.poll_timeout(), stall, idle, self.close_by, self.readers_by];
             let due = due.into_iter().flatten().min();
             state.desk.set_look(due);
             due

@@ -44,6 +44,8 @@ pub(crate) struct State {
     wake_all_openers: bool,
     wake_acceptor: bool,
     wake_driver: bool,
+    /// The driver reads on when one that reads has taken all that it was given.
+    readers_awaited: bool,
 }
 
 /// One that serves the connection, and so needs no call for what it does itself.
@@ -119,6 +121,7 @@ impl Shared {
                 wake_all_openers: false,
                 wake_acceptor: false,
                 wake_driver: false,
+                readers_awaited: false,
             }),
         })
     }
@@ -164,6 +167,10 @@ impl Shared {
             let result = poll(state.core.as_mut());
             if result.is_pending() {
                 state.wait(cx, id, interest);
+                if matches!(interest, Interest::Read) && std::mem::take(&mut state.readers_awaited)
+                {
+                    state.call_driver();
+                }
             }
             result
         })
@@ -185,6 +192,7 @@ impl State {
         set_waker(&mut self.driver, cx);
         self.driver_called = false;
         self.writer_called = false;
+        self.readers_awaited = false;
     }
 
     /// There is room for frames, and a task is about to look for some: what handles queue after that
@@ -203,6 +211,16 @@ impl State {
     /// Nothing can be written now: what handles queue need not wake the task.
     pub(crate) fn writer_is_blocked(&mut self) {
         self.writer_called = true;
+    }
+
+    /// Whether somebody waits for the peer's data.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.waiting.readers.is_empty()
+    }
+
+    /// Has the driver called by the next one that reads and finds nothing more.
+    pub(crate) fn await_readers(&mut self) {
+        self.readers_awaited = true;
     }
 
     /// Has the driver called in any case.
@@ -355,7 +373,8 @@ impl State {
         let knows = self.driver_called || task == Some(Task::Driver);
         if self.wake_driver || send || !knows && self.is_due_earlier() {
             self.driver_called = true;
-            let urgent = std::mem::take(&mut self.wake_driver) || !self.desk.is_used_up();
+            let urgent =
+                std::mem::take(&mut self.wake_driver) || !self.desk.is_used_up(self.is_awaited());
             if urgent {
                 wakers.push(self.driver.clone());
             } else {

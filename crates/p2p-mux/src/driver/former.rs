@@ -19,8 +19,13 @@ struct Former {
 impl FormerBuffers {
     /// Whether one more buffer may become a former one while its bytes are still referred to.
     pub(super) fn has_room(&mut self) -> bool {
+        self.held() < FORMER_MAX
+    }
+
+    /// How many of them are still referred to.
+    pub(super) fn held(&mut self) -> usize {
         self.look();
-        self.0.iter().filter(|former| !former.free).count() < FORMER_MAX
+        self.0.iter().filter(|former| !former.free).count()
     }
 
     /// A buffer with room for `len` bytes: the last one that is free, which is the likeliest to be

@@ -11,7 +11,10 @@ use bytes::{Bytes, BytesMut};
 use p2p_core::{ConnectionError, Open, Opened};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{Prelude, TURNS_MAX, former::FormerBuffers};
+use super::{
+    Prelude, TURNS_MAX,
+    former::{FORMER_MAX, FormerBuffers},
+};
 
 /// What is received at once when little comes in, in bytes.
 const READ_LEN_MIN: usize = 4 << 10;
@@ -34,6 +37,8 @@ pub(super) struct Reader {
     read_len: usize,
     /// How many bytes the record at the front of `wire` still needs.
     missing: usize,
+    /// The last read has filled the buffer: there is more to read.
+    filled: bool,
     pub(super) records: Vec<Bytes>,
     ended: bool,
 }
@@ -57,6 +62,7 @@ impl Reader {
             prelude,
             read_len: READ_LEN_MIN,
             missing: 1,
+            filled: false,
             records: Vec::new(),
             ended: false,
         }
@@ -86,28 +92,34 @@ impl Reader {
         self.make_room();
         let spare = self.wire.capacity() - self.wire.len();
         let count = ready!(pin!(self.pipe.read_buf(&mut self.wire)).poll(cx))?;
-        if count == spare {
+        self.filled = count == spare;
+        if self.filled {
             self.read_len = (self.read_len * 4).min(READ_LEN_MAX);
         }
         Poll::Ready(Ok(count))
     }
 
-    /// Makes room for what the next record needs, in another buffer where this one's bytes are
-    /// still referred to.
-    fn make_room(&mut self) {
+    /// Whether the buffer has room for what the next record needs.
+    fn has_room(&mut self) -> bool {
         let len = self.wire.len();
         let loaded = self.read_len > READ_LEN_MIN;
         // From the front again where all of it has been taken: what comes next fills fewer buffers.
         if len == 0 && loaded && self.wire.try_reclaim(self.read_len) {
             self.referred = false;
         }
-        let spare = self.wire.capacity() - len;
         // Between two records the end of a buffer is not worth a read, but for a connection that
         // rests: it would keep a larger one.
         let worth = if len == 0 && loaded { READ_LEN_MIN } else { 0 };
-        if spare >= self.missing.max(worth) {
+        self.wire.capacity() - len >= self.missing.max(worth)
+    }
+
+    /// Makes room for what the next record needs, in another buffer where this one's bytes are
+    /// still referred to.
+    fn make_room(&mut self) {
+        if self.has_room() {
             return;
         }
+        let len = self.wire.len();
         // With the part of a record that is there already: a whole one fits any buffer.
         let wanted = self.read_len.max(len + self.missing);
         if !self.wire.try_reclaim(wanted - len) {
@@ -126,6 +138,20 @@ impl Reader {
     pub(super) fn may_be_kept(&mut self) -> bool {
         self.referred = self.referred || !self.records.is_empty() && self.former.has_room();
         self.referred
+    }
+
+    /// Whether there is more to read that would have to be copied: those who have been given the bytes of
+    /// former buffers still hold them all.
+    pub(super) fn must_copy(&mut self) -> bool {
+        if !self.filled || self.has_room() && self.referred {
+            return false;
+        }
+        self.former.held() + usize::from(self.referred) >= FORMER_MAX
+    }
+
+    /// Whether nobody holds a former buffer.
+    pub(super) fn all_let_go(&mut self) -> bool {
+        self.former.held() == 0
     }
 
     /// Opens every whole record that has come in.
