@@ -26,6 +26,9 @@ const WASTE_LEN_MAX: usize = 256;
 const BLOCK_LEN_MIN: usize = 64;
 /// Credit below this many bytes is not worth a frame.
 const UPDATE_MIN: u32 = 64 << 10;
+/// Windows are made for a round trip of no less: one that was measured while nothing flowed leaves out
+/// the turns that both sides take with what does, and each would wait for the other.
+const ROUND_TRIP_MIN: Duration = Duration::from_micros(500);
 /// A stream keeps an empty queue of up to this many chunks for the next data.
 const CHUNKS_KEPT: usize = 32;
 /// A stream keeps an empty block of up to this many bytes for the next data.
@@ -494,12 +497,13 @@ impl RecvSide {
         windows: &mut Windows,
         config: &Config,
     ) -> u32 {
+        let round_trip = round_trip.map(|measured| measured.max(ROUND_TRIP_MIN));
         let read = self.missing();
         match (self.measured_at, round_trip) {
             (Some(at), Some(round_trip)) => {
                 self.read = self.read.saturating_add(read);
                 let elapsed = now.saturating_duration_since(at);
-                if elapsed >= round_trip / 4 {
+                if elapsed >= (round_trip / 4).max(ROUND_TRIP_MIN) {
                     let wanted = per_time(self.read, round_trip.saturating_mul(2), elapsed);
                     let more = wanted.saturating_sub(self.wanted);
                     let more = u64::from(wanted) * u64::from(more) / u64::from(self.wanted);
@@ -514,7 +518,7 @@ impl RecvSide {
             // What was read until now has taken an unknown time.
             (measured_at, _) => {
                 if measured_at.is_none() {
-                    let known = windows.known(now).min(config.window_max);
+                    let known = windows.first(now).min(config.window_max);
                     self.wanted = self.wanted.max(known);
                     self.target += windows.grow(known.saturating_sub(self.target));
                 }

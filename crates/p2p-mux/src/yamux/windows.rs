@@ -11,8 +11,6 @@ use std::{
 
 use super::Config;
 
-/// How far the window of a stream may open at once because an earlier stream's did, in bytes.
-const KNOWN_MAX: u32 = 16 << 20;
 /// How long it is known what an earlier stream's window was.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 
@@ -71,16 +69,22 @@ impl Windows {
     /// Notes that a stream's window should be of `wanted` bytes: that is of the link as much as of the
     /// stream.
     pub(super) fn learn(&mut self, wanted: u32, now: Instant) {
-        let wanted = wanted.min(KNOWN_MAX);
         if self.known(now) <= wanted {
             self.known = Some((wanted, now));
         }
     }
 
     /// What is known of the window that the next stream will need, in bytes.
-    pub(super) fn known(&self, now: Instant) -> u32 {
+    fn known(&self, now: Instant) -> u32 {
         let fresh = |at: Instant| now.saturating_duration_since(at) <= KNOWN_FOR;
         self.known.filter(|(_, at)| fresh(*at)).map_or(0, |(wanted, _)| wanted)
+    }
+
+    /// The window that a stream begins with, in bytes: what is known, but no more than half of what the
+    /// connection has left, for those that come later.
+    pub(super) fn first(&self, now: Instant) -> u32 {
+        let half = self.growth_max.saturating_sub(self.growth) / 2;
+        self.known(now).min(u32::try_from(half).unwrap_or(u32::MAX))
     }
 
     /// Gives back what a window had grown by.
