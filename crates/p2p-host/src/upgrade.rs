@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -35,6 +36,7 @@ pub(crate) struct Upgrader {
     pub(crate) own: PeerId,
     pub(crate) security: Vec<Arc<dyn Security>>,
     pub(crate) muxers: Vec<Arc<dyn Muxer>>,
+    pub(crate) busy_poll: Option<Duration>,
 }
 
 /// How far an attempt has come, for the one who waits for it with a time limit.
@@ -93,7 +95,7 @@ impl Upgrader {
         let core = self.muxer(&muxer)?.start(role, now.into_std());
         let info = info.with_upgrade(security, muxer);
         metrics::shook_hands(&info, now - begun);
-        Ok(line.into_setup(core, prelude).start_with(info))
+        Ok(line.into_setup(core, prelude).busy_poll(self.busy_poll).start_with(info))
     }
 
     fn muxer(&self, name: &ProtocolId) -> Result<&Arc<dyn Muxer>, Cause> {

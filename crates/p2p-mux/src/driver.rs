@@ -5,6 +5,7 @@
 //!  Running ───────────────────────────────────────────► Ending ───────── or time is up ─────► Done
 //! ```
 
+mod busy_poll;
 mod former;
 mod reader;
 #[cfg(all(test, feature = "yamux"))]
@@ -20,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use busy_poll::BusyPoll;
 use bytes::BytesMut;
 use p2p_core::{Clear, ConnectionError, ConnectionInfo, MuxCore, Muxed, Open, Pipe, Seal};
 use reader::{READ_LEN_MAX, Reader};
@@ -67,6 +69,7 @@ pub struct Setup {
     plain: BytesMut,
     unsent: BytesMut,
     prelude: Option<Prelude>,
+    busy_poll: Option<Duration>,
 }
 
 impl Setup {
@@ -82,6 +85,7 @@ impl Setup {
             plain: BytesMut::new(),
             unsent: BytesMut::new(),
             prelude: None,
+            busy_poll: None,
         }
     }
 
@@ -115,6 +119,15 @@ impl Setup {
         self
     }
 
+    /// Keeps the runtime from sleeping for up to `most` after something little was sent, as long as
+    /// answers come that soon; never, by default. Meanwhile the runtime runs every other task and looks
+    /// at all sockets. Eight answers in time pay for one wait in vain.
+    #[must_use]
+    pub fn busy_poll(mut self, most: Option<Duration>) -> Self {
+        self.busy_poll = most;
+        self
+    }
+
     /// Gives the connection and the future that serves it.
     #[must_use]
     pub fn start(self) -> (Mux, Driver) {
@@ -132,6 +145,7 @@ impl Setup {
             written: 0,
             readers_by: None,
             patient: true,
+            busy_poll: BusyPoll::new(self.busy_poll),
             sleep: None,
             first: true,
         };
@@ -176,6 +190,7 @@ pub struct Driver {
     readers_by: Option<Instant>,
     /// None of them was waited for in vain, since all former buffers were let go.
     patient: bool,
+    busy_poll: Option<BusyPoll>,
     sleep: Option<Pin<Box<Sleep>>>,
     first: bool,
 }
@@ -226,6 +241,7 @@ impl Future for Driver {
             };
             if moved == Moved::Nothing && this.poll_sleep(cx).is_pending() {
                 this.leave_writer();
+                this.busy_poll.iter_mut().for_each(|busy| busy.poll_again(cx));
                 return Poll::Pending;
             }
             if read_len >= READ_TURN_LEN {
@@ -297,6 +313,7 @@ impl Driver {
         }
         if wrote > 0 || read > 0 {
             self.moved_at = now;
+            self.busy_poll.iter_mut().for_each(|busy| busy.note(wrote, read));
         }
         self.release_idle(now);
         // Another look would find nothing.

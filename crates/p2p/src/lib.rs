@@ -92,8 +92,11 @@ pub use p2p_store_redb as store;
 #[cfg(feature = "tcp")]
 pub use p2p_transport_tcp as tcp;
 
-/// Begins a host with everything that the enabled features bring. [`Parts`] does the same with
-/// other settings of it.
+/// What [`Builder::busy_poll`] is set to: twice what it takes to wake a thread on a processor that sleeps.
+const BUSY_POLL: std::time::Duration = std::time::Duration::from_micros(100);
+
+/// Begins a host with everything that the enabled features bring, and with
+/// [`busy_poll`](Builder::busy_poll) for 100 µs. [`Parts`] does the same with other settings of it.
 pub fn builder() -> Builder {
     Parts::default().builder()
 }
@@ -160,6 +163,7 @@ impl Parts {
     }
 
     fn complete(self, builder: Builder) -> Builder {
+        let builder = builder.busy_poll(BUSY_POLL);
         #[cfg(feature = "dns")]
         let builder = builder.resolver(dns::Dns::system());
         #[cfg(feature = "noise")]

@@ -1,7 +1,8 @@
 //! p2p as a benchmark peer.
 //!
 //! `--tune cipher=ring|rustcrypto|aws-lc-rs|openssl` (the last with the feature `openssl`),
-//! `--tune open=negotiated|optimistic`.
+//! `--tune open=negotiated|optimistic`, `--tune busy-poll=MICROSECONDS` (100, as
+//! in `p2p::builder()`).
 
 use std::{future::pending, io, time::Duration};
 
@@ -41,7 +42,10 @@ fn builder(args: &Args) -> Result<p2p::Builder, Failure> {
         other => return Err(format!("no cipher {other}").into()),
     };
     let limits = p2p::mux::Config::default().streams_inbound_host_max(MANY as u64);
+    let busy_poll = args.tuned("busy-poll", "100");
+    let busy_poll = busy_poll.parse().map_err(|_| format!("busy-poll={busy_poll}: no number"))?;
     Ok(p2p_host::builder()
+        .busy_poll(Duration::from_micros(busy_poll))
         .transport(p2p::tcp::Tcp::default())
         .security(move |identity| Ok(Noise::new(identity)?.with_cipher(cipher)))
         .muxer(p2p::mux::Yamux::new(limits))

@@ -24,6 +24,8 @@ const P2P_OPENSSL: Contender =
     Contender { name: "p2p-openssl", program: "peer-p2p", args: &["--tune", "cipher=openssl"] };
 const P2P_OPTIMISTIC: Contender =
     Contender { name: "p2p-optimistic", program: "peer-p2p", args: &["--tune", "open=optimistic"] };
+const P2P_SLEEPING: Contender =
+    Contender { name: "p2p-sleeping", program: "peer-p2p", args: &["--tune", "busy-poll=0"] };
 pub const RUST_LIBP2P: Contender =
     Contender { name: "rust-libp2p", program: "peer-rust-libp2p", args: &[] };
 const RUST_LIBP2P_OPTIMISTIC: Contender = Contender {
@@ -173,13 +175,13 @@ pub fn plan(options: &Options) -> Vec<Case> {
         variants: vec![variant("idle", args, &all)],
     };
     let mut rr = each("rr", format!("--count {}", 50_000 / part), None);
-    rr.variants[0].contenders.extend([SEALED_RING, TCP]);
+    rr.variants[0].contenders.extend([P2P_SLEEPING, SEALED_RING, TCP]);
     let mut streams = each(
         "streams",
         format!("--count {}", 20_000 / part),
         Some(format!("--count {} --concurrency 64", 20_000 / part)),
     );
-    streams.variants[0].contenders.extend([P2P_OPTIMISTIC, RUST_LIBP2P_OPTIMISTIC]);
+    streams.variants[0].contenders.extend([P2P_SLEEPING, P2P_OPTIMISTIC, RUST_LIBP2P_OPTIMISTIC]);
     for case in [&mut rr, &mut streams] {
         case.variants.insert(1, Variant { name: AWAKE, ..case.variants[0].clone() });
     }

@@ -26,8 +26,9 @@ pub const CASES: [(&str, &str); 11] = [
     ("idle-streams", "Memory of an idle stream"),
     ("round-trips", "Round trips from SYN to the first echoed byte"),
 ];
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "p2p",
+    "p2p-sleeping",
     "p2p-optimistic",
     "p2p-rustcrypto",
     "p2p-aws-lc-rs",

@@ -329,6 +329,42 @@ async fn one_that_writes_without_end_lets_others_run() {
     drop(stream);
 }
 
+/// Polls of the driver of a connection that has asked ten times, and been answered at once: while it
+/// waits for the eleventh answer, and after that.
+async fn polls_while_it_waits(busy_poll: Option<Duration>) -> (usize, usize) {
+    let (ours, peer) = duplex(4096);
+    let (read, write) = tokio::io::split(ours);
+    let now = TokioInstant::now().into_std();
+    let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
+    let setup = Setup::new(Pipe::new(read, write), core).busy_poll(busy_poll);
+    let mut rested = Rested::serve(setup.start(), peer).await;
+    let answer = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, b'!'];
+    for _ in 0..10 {
+        rested.stream.write_all(b"?").await.unwrap();
+        read_exact(&mut rested.peer, 13).await;
+        rested.peer.write_all(&answer).await.unwrap();
+        assert_eq!(rested.stream.read_u8().await.unwrap(), b'!');
+    }
+    rested.stream.write_all(b"?").await.unwrap();
+    settle().await;
+    let before = rested.polls();
+    settle().await;
+    let waiting = rested.polls() - before;
+    rested.peer.write_all(&answer).await.unwrap();
+    settle().await;
+    let before = rested.polls();
+    settle().await;
+    (waiting, rested.polls() - before)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_waits_awake_where_it_was_told_to_and_has_asked() {
+    assert_eq!(polls_while_it_waits(None).await, (0, 0));
+    let (waiting, after) = polls_while_it_waits(Some(Duration::from_secs(100))).await;
+    assert!(waiting > 50, "{waiting} polls");
+    assert_eq!(after, 0, "nothing was asked");
+}
+
 /// More than a turn moves, and nobody who adds to it: the driver goes on by itself.
 #[tokio::test(start_paused = true)]
 async fn what_a_turn_leaves_is_written_by_the_next_ones() {
