@@ -418,9 +418,8 @@ impl Driver {
             self.patient = false;
             return false;
         }
-        self.shared.with_driver(|state| state.await_readers());
-        // Once more: one that came just before has called nobody.
-        self.reader.must_copy()
+        // And once more: one that came just before has called nobody.
+        self.shared.with_driver(|state| state.await_readers()) && self.reader.must_copy()
     }
 
     /// Hands on what was opened; `keep` says whether it may be kept by reference.

@@ -44,7 +44,7 @@ pub(crate) struct State {
     wake_all_openers: bool,
     wake_acceptor: bool,
     wake_driver: bool,
-    /// The driver reads on when one that reads has taken all that it was given.
+    /// The driver reads on when one that reads has taken all that it was given, or one waits to write.
     readers_awaited: bool,
 }
 
@@ -185,6 +185,10 @@ impl State {
             .entry(id)
             .and_modify(|waker| waker.clone_from(cx.waker()))
             .or_insert_with(|| cx.waker().clone());
+        let reads_on = matches!(interest, Interest::Read | Interest::Write);
+        if reads_on && std::mem::take(&mut self.readers_awaited) {
+            self.call_driver();
+        }
     }
 
     /// Tells the driver's waker, and that handles must call it from now on.
@@ -218,9 +222,11 @@ impl State {
         !self.waiting.readers.is_empty()
     }
 
-    /// Has the driver called by the next one that reads and finds nothing more.
-    pub(crate) fn await_readers(&mut self) {
-        self.readers_awaited = true;
+    /// Has the driver called by the next one that reads and finds nothing more. False where one waits to
+    /// write: what comes in may be what it waits for, and it may be one that reads.
+    pub(crate) fn await_readers(&mut self) -> bool {
+        self.readers_awaited = self.waiting.writers.is_empty();
+        self.readers_awaited
     }
 
     /// Has the driver called in any case.

@@ -99,7 +99,7 @@ impl Reader {
         Poll::Ready(Ok(count))
     }
 
-    /// Whether the buffer has room for what the next record needs.
+    /// Makes room for what the next record needs, where this buffer has it or nobody refers to its bytes.
     fn has_room(&mut self) -> bool {
         let len = self.wire.len();
         let loaded = self.read_len > READ_LEN_MIN;
@@ -110,7 +110,18 @@ impl Reader {
         // Between two records the end of a buffer is not worth a read, but for a connection that
         // rests: it would keep a larger one.
         let worth = if len == 0 && loaded { READ_LEN_MIN } else { 0 };
-        self.wire.capacity() - len >= self.missing.max(worth)
+        if self.wire.capacity() - len >= self.missing.max(worth) {
+            return true;
+        }
+        let reclaimed = self.wire.try_reclaim(self.wanted() - len);
+        self.referred &= !reclaimed;
+        reclaimed
+    }
+
+    /// How large a buffer is to be for the part of a record that is there already, and what follows: a
+    /// whole one fits any buffer.
+    fn wanted(&self) -> usize {
+        self.read_len.max(self.wire.len() + self.missing)
     }
 
     /// Makes room for what the next record needs, in another buffer where this one's bytes are
@@ -119,18 +130,12 @@ impl Reader {
         if self.has_room() {
             return;
         }
-        let len = self.wire.len();
-        // With the part of a record that is there already: a whole one fits any buffer.
-        let wanted = self.read_len.max(len + self.missing);
-        if !self.wire.try_reclaim(wanted - len) {
-            let mut buffer = self.former.take(wanted);
-            buffer.extend_from_slice(&self.wire);
-            let former = std::mem::replace(&mut self.wire, buffer);
-            if self.referred {
-                self.former.push(former);
-            }
+        let mut buffer = self.former.take(self.wanted());
+        buffer.extend_from_slice(&self.wire);
+        let former = std::mem::replace(&mut self.wire, buffer);
+        if std::mem::take(&mut self.referred) {
+            self.former.push(former);
         }
-        self.referred = false;
     }
 
     /// Whether the bytes that were opened may be kept by reference: there is room for the buffer
@@ -143,7 +148,7 @@ impl Reader {
     /// Whether there is more to read that would have to be copied: those who have been given the bytes of
     /// former buffers still hold them all.
     pub(super) fn must_copy(&mut self) -> bool {
-        if !self.filled || self.has_room() && self.referred {
+        if !self.filled || self.read_len < READ_LEN_MAX || self.has_room() && self.referred {
             return false;
         }
         self.former.held() + usize::from(self.referred) >= FORMER_MAX

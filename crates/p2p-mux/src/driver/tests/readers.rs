@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 use p2p_core::RecvHalf;
-use tokio::{io::AsyncWriteExt, task::yield_now};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, split},
+    task::yield_now,
+};
 
 use super::*;
 use crate::{
     MuxRecv,
-    common::{pattern, raw},
+    common::{echo, pair, pattern, raw},
 };
 
 /// What the peer sends on a stream: no more than a first window.
@@ -120,4 +123,33 @@ async fn those_who_do_not_let_go_hold_up_nobody_for_long() {
         assert!(all == text);
     }
     assert_eq!(begun.elapsed(), Duration::ZERO, "they are not waited for again");
+}
+
+/// One that reads and writes by turns does not let go of what it has read before it has written.
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_to_write_are_not_waited_for() {
+    const LEN: usize = 4 << 20;
+    for size in [64 << 10, 1 << 20, 16 << 20] {
+        let (client, _, server, _) = pair(size);
+        tokio::spawn(echo(server));
+        let begun = tokio::time::Instant::now();
+        let mut tasks = Vec::new();
+        for seed in 0..4 {
+            let (mut read, mut write) = split(client.open().await.unwrap());
+            tasks.push(tokio::spawn(async move {
+                let text = pattern(seed, LEN);
+                let mut echoed = vec![0; LEN];
+                let writing = async {
+                    write.write_all(&text).await.unwrap();
+                    write.shutdown().await.unwrap();
+                };
+                tokio::join!(writing, async { read.read_exact(&mut echoed).await.unwrap() });
+                assert!(echoed == text);
+            }));
+        }
+        for task in tasks {
+            soon(task).await.unwrap();
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO, "over {size} bytes");
+    }
 }
