@@ -167,10 +167,6 @@ impl Shared {
             let result = poll(state.core.as_mut());
             if result.is_pending() {
                 state.wait(cx, id, interest);
-                if matches!(interest, Interest::Read) && std::mem::take(&mut state.readers_awaited)
-                {
-                    state.call_driver();
-                }
             }
             result
         })

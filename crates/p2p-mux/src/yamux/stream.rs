@@ -486,10 +486,11 @@ impl RecvSide {
     ///
     /// The window grows to what the application reads in two round trips: with one, it would be
     /// the window that holds the peer back; more gains nothing (YAMUX-30). What is read is counted
-    /// over a quarter of a round trip at least, since peers that wait for credit send in bursts.
+    /// over a quarter of a round trip at least, since peers that wait for credit send in bursts, and
+    /// those that send many streams by turns.
     /// That is the effect of the window of a round trip ago: while it rises, the window is set
     /// for as much more again, as Linux does for TCP, and so doubles in each round trip. A stream that
-    /// is read begins with what one before it has come to on the same connection.
+    /// is read begins with what one before it has come to, as far as there is enough for others.
     pub(super) fn grant(
         &mut self,
         now: Instant,
