@@ -399,7 +399,14 @@ fn close_under_load_leaves_no_task() {
         }
         let closing = host.clone();
         own.spawn(async move { closing.close().await }).await.unwrap();
-        assert_eq!(own.metrics().num_alive_tasks(), 0);
+        // That very task may still be on its way out, on the other thread: none but that one.
+        assert!(own.metrics().num_alive_tasks() <= 1);
+        let freed = async {
+            while own.metrics().num_alive_tasks() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), freed).await.unwrap();
         assert_eq!(host.usage().streams_inbound.count, 0);
         assert_eq!(host.usage().connections_inbound.count, 0);
         load.join_all().await;
