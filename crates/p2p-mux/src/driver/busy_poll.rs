@@ -78,7 +78,7 @@ impl BusyPoll {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "yamux"))]
 mod tests {
     use super::*;
 
