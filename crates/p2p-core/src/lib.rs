@@ -43,9 +43,8 @@ mod addr;
 mod connection;
 mod envelope;
 #[rustfmt::skip]
-#[allow(
-    unnameable_types,
-    unreachable_pub, clippy::exhaustive_structs, reason = "generated from proto/envelope.proto")]
+#[allow(unnameable_types, unreachable_pub, reason = "generated from proto/envelope.proto")]
+#[allow(clippy::exhaustive_structs, reason = "generated from proto/envelope.proto")]
 mod envelope_proto;
 mod error;
 mod gather;

@@ -56,7 +56,7 @@ impl Builder {
             config: Config {
                 agent: concat!("p2p/", env!("CARGO_PKG_VERSION")).into(),
                 idle_timeout: Duration::from_secs(60),
-                busy_poll: None,
+                busy_poll: Duration::ZERO,
                 drain_timeout: Duration::from_secs(5),
                 inbound_timeout: Duration::from_secs(10),
                 address_timeout: Duration::from_secs(10),
@@ -189,9 +189,9 @@ impl Builder {
     /// on one machine or in one data center, a request is several times as fast without, and costs less
     /// processor time. Only time that would be idle is spent: every other task runs meanwhile, and all
     /// sockets are looked at. Each connection comes to it by itself: eight answers in time pay for one
-    /// wait in vain, so that a peer that is milliseconds away costs nothing.
+    /// wait in vain, so that a peer that is milliseconds away is never waited for.
     pub fn busy_poll(mut self, most: Duration) -> Self {
-        self.config.busy_poll = Some(most);
+        self.config.busy_poll = most;
         self
     }
 

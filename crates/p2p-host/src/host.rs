@@ -53,7 +53,7 @@ const END_MAX: Duration = Duration::from_secs(6);
 pub(crate) struct Config {
     pub(crate) agent: String,
     pub(crate) idle_timeout: Duration,
-    pub(crate) busy_poll: Option<Duration>,
+    pub(crate) busy_poll: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) inbound_timeout: Duration,
     pub(crate) address_timeout: Duration,

@@ -56,12 +56,8 @@ mod dial;
 mod dispatch;
 mod entry;
 #[rustfmt::skip]
-#[allow(
-    unreachable_pub,
-    unnameable_types,
-    clippy::exhaustive_structs,
-    reason = "generated from proto/peer_entry.proto"
-)]
+#[allow(unnameable_types, unreachable_pub, reason = "generated from proto/peer_entry.proto")]
+#[allow(clippy::exhaustive_structs, reason = "generated from proto/peer_entry.proto")]
 mod entry_proto;
 mod error;
 mod event;
@@ -91,12 +87,8 @@ mod push;
 pub mod request;
 mod resolve;
 #[rustfmt::skip]
-#[allow(
-    unreachable_pub,
-    unnameable_types,
-    clippy::exhaustive_structs,
-    reason = "generated from proto/identify.proto"
-)]
+#[allow(unnameable_types, unreachable_pub, reason = "generated from proto/identify.proto")]
+#[allow(clippy::exhaustive_structs, reason = "generated from proto/identify.proto")]
 mod proto;
 mod rank;
 mod rates;

@@ -36,7 +36,7 @@ pub(crate) struct Upgrader {
     pub(crate) own: PeerId,
     pub(crate) security: Vec<Arc<dyn Security>>,
     pub(crate) muxers: Vec<Arc<dyn Muxer>>,
-    pub(crate) busy_poll: Option<Duration>,
+    pub(crate) busy_poll: Duration,
 }
 
 /// How far an attempt has come, for the one who waits for it with a time limit.
@@ -95,7 +95,7 @@ impl Upgrader {
         let core = self.muxer(&muxer)?.start(role, now.into_std());
         let info = info.with_upgrade(security, muxer);
         metrics::shook_hands(&info, now - begun);
-        Ok(line.into_setup(core, prelude).busy_poll(self.busy_poll).start_with(info))
+        Ok(line.into_setup(core, prelude).with_busy_poll(self.busy_poll).start_with(info))
     }
 
     fn muxer(&self, name: &ProtocolId) -> Result<&Arc<dyn Muxer>, Cause> {

@@ -69,7 +69,7 @@ pub struct Setup {
     plain: BytesMut,
     unsent: BytesMut,
     prelude: Option<Prelude>,
-    busy_poll: Option<Duration>,
+    busy_poll: Duration,
 }
 
 impl Setup {
@@ -85,7 +85,7 @@ impl Setup {
             plain: BytesMut::new(),
             unsent: BytesMut::new(),
             prelude: None,
-            busy_poll: None,
+            busy_poll: Duration::ZERO,
         }
     }
 
@@ -120,10 +120,10 @@ impl Setup {
     }
 
     /// Keeps the runtime from sleeping for up to `most` after something little was sent, as long as
-    /// answers come that soon; never, by default. Meanwhile the runtime runs every other task and looks
+    /// answers come that soon; [`Duration::ZERO`], the default, for never. Meanwhile the runtime runs every other task and looks
     /// at all sockets. Eight answers in time pay for one wait in vain.
     #[must_use]
-    pub fn busy_poll(mut self, most: Option<Duration>) -> Self {
+    pub fn with_busy_poll(mut self, most: Duration) -> Self {
         self.busy_poll = most;
         self
     }
@@ -402,12 +402,13 @@ impl Driver {
         Ok(*read_len - before)
     }
 
-    /// Whether the next read is to wait until those who read have let go of a buffer; one that reads calls
-    /// this task. It saves a copy, to memory that is not in the processor's cache.
+    /// Whether the next read is to wait until those who read have let go of a buffer; one that finds
+    /// nothing more, or waits to write, calls this task. It saves a copy, to memory that is not in the
+    /// processor's cache.
     fn awaits_readers(&mut self, now: Instant) -> bool {
         if self.broken.is_some() || !self.reader.must_copy() {
             self.readers_by = None;
-            self.patient |= self.reader.all_let_go();
+            self.patient = self.patient || self.reader.all_let_go();
             return false;
         }
         if !self.patient {

@@ -50,6 +50,7 @@ async fn a_read_that_waits_ends_at_its_deadline_and_loses_nothing() {
     // And another deadline makes it wait again.
     near.set_read_deadline(in_ms(1000));
     let (read, ()) = tokio::join!(near.read_u8(), async {
+        // Of paused time: just before the deadline.
         tokio::time::sleep(Duration::from_millis(999)).await;
         far.write_all(b"!").await.unwrap();
     });

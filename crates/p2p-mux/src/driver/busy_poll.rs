@@ -33,10 +33,9 @@ pub(super) struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// Waits for up to `most`; without it not at all.
-    pub(super) fn new(most: Option<Duration>) -> Option<Self> {
-        let most = most.filter(|most| !most.is_zero())?;
-        Some(Self { most, written_at: None, given_up: false, credit: 0 })
+    /// Waits for up to `most`; none is needed where that is no time.
+    pub(super) fn new(most: Duration) -> Option<Self> {
+        (!most.is_zero()).then_some(Self { most, written_at: None, given_up: false, credit: 0 })
     }
 
     /// Takes note of what a turn has moved, in bytes.
@@ -90,15 +89,26 @@ mod tests {
         calls.count() > 0
     }
 
+    const LONG: Duration = Duration::from_secs(100);
+
+    /// One that has been answered at once, so many times.
+    fn answered(times: u8) -> BusyPoll {
+        let mut busy = BusyPoll::new(LONG).unwrap();
+        for _ in 0..times {
+            busy.note(30, 0);
+            busy.note(0, 30);
+        }
+        busy
+    }
+
     #[test]
     fn none_is_made_without_a_time() {
-        assert!(BusyPoll::new(None).is_none());
-        assert!(BusyPoll::new(Some(Duration::ZERO)).is_none());
+        assert!(BusyPoll::new(Duration::ZERO).is_none());
     }
 
     #[tokio::test]
     async fn answers_in_time_pay_for_waits_in_vain() {
-        let mut busy = BusyPoll::new(Some(Duration::from_secs(100))).unwrap();
+        let mut busy = BusyPoll::new(LONG).unwrap();
         for _ in 0..PRICE {
             busy.note(30, 0);
             assert!(!is_awake(&mut busy).await, "no answer has come so soon yet");
@@ -109,7 +119,7 @@ mod tests {
         assert!(is_awake(&mut busy).await);
         busy.most = Duration::ZERO;
         assert!(!is_awake(&mut busy).await, "time is up");
-        busy.most = Duration::from_secs(100);
+        busy.most = LONG;
         assert!(!is_awake(&mut busy).await, "it was waited for in vain");
         busy.note(0, 30);
         busy.note(30, 0);
@@ -118,11 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn data_are_not_waited_for() {
-        let mut busy = BusyPoll::new(Some(Duration::from_secs(100))).unwrap();
-        for _ in 0..PRICE {
-            busy.note(30, 0);
-            busy.note(0, 30);
-        }
+        let mut busy = answered(PRICE);
         busy.note(LEN_MAX + 1, 0);
         assert!(!is_awake(&mut busy).await, "much was written");
         busy.note(30, 0);
@@ -136,17 +142,13 @@ mod tests {
 
     #[tokio::test]
     async fn late_answers_end_it() {
-        let mut busy = BusyPoll::new(Some(Duration::from_secs(100))).unwrap();
-        for _ in 0..CREDIT_MAX {
-            busy.note(30, 0);
-            busy.note(0, 30);
-        }
+        let mut busy = answered(CREDIT_MAX);
         busy.most = Duration::ZERO;
         for _ in 0..CREDIT_MAX / PRICE {
             busy.note(30, 0);
             busy.note(0, 30);
         }
-        busy.most = Duration::from_secs(100);
+        busy.most = LONG;
         busy.note(30, 0);
         assert!(!is_awake(&mut busy).await);
     }

@@ -100,7 +100,7 @@ impl Reader {
     }
 
     /// Makes room for what the next record needs, where this buffer has it or nobody refers to its bytes.
-    fn has_room(&mut self) -> bool {
+    fn finds_room(&mut self) -> bool {
         let len = self.wire.len();
         let loaded = self.read_len > READ_LEN_MIN;
         // From the front again where all of it has been taken: what comes next fills fewer buffers.
@@ -127,7 +127,7 @@ impl Reader {
     /// Makes room for what the next record needs, in another buffer where this one's bytes are
     /// still referred to.
     fn make_room(&mut self) {
-        if self.has_room() {
+        if self.finds_room() {
             return;
         }
         let mut buffer = self.former.take(self.wanted());
@@ -148,7 +148,7 @@ impl Reader {
     /// Whether there is more to read that would have to be copied: those who have been given the bytes of
     /// former buffers still hold them all.
     pub(super) fn must_copy(&mut self) -> bool {
-        if !self.filled || self.read_len < READ_LEN_MAX || self.has_room() && self.referred {
+        if !self.filled || self.read_len < READ_LEN_MAX || self.finds_room() && self.referred {
             return false;
         }
         self.former.held() + usize::from(self.referred) >= FORMER_MAX

@@ -56,6 +56,10 @@ impl Rested {
     }
 }
 
+fn client_core() -> Box<dyn MuxCore> {
+    p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now())
+}
+
 /// What the streams of some frames carry.
 fn bodies(mut frames: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
@@ -164,8 +168,7 @@ impl AsyncWrite for Weak {
 async fn weak(panics: bool) -> Rested {
     let (ours, mut peer) = duplex(4096);
     let (read, _) = tokio::io::split(ours);
-    let now = TokioInstant::now().into_std();
-    let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
+    let core = client_core();
     let setup = Setup::new(Pipe::new(read, Weak { left: 10_000, panics }), core);
     let (mux, driver) = setup.start();
     let (driver, polls) = Counted::new(driver);
@@ -204,8 +207,7 @@ async fn a_panic_of_the_pipe_in_a_task_that_writes_ends_the_connection() {
 async fn a_channel_that_is_used_up_by_one_that_writes_ends_the_connection() {
     let (ours, mut peer) = duplex(1 << 20);
     let (read, write) = tokio::io::split(ours);
-    let now = TokioInstant::now().into_std();
-    let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
+    let core = client_core();
     let seal = Box::new(common::mask::Mask { most: 1000, left: 50 });
     let (mux, driver) =
         Setup::new(Pipe::new(read, write), core).sealed(seal, common::mask::mask(1000)).start();
@@ -249,8 +251,7 @@ impl AsyncWrite for Sink {
 async fn sent_between_looks(awaited: bool) -> usize {
     let (ours, mut peer) = duplex(4096);
     let (read, _) = tokio::io::split(ours);
-    let now = TokioInstant::now().into_std();
-    let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
+    let core = client_core();
     let sent = Arc::<AtomicUsize>::default();
     let (mux, driver) = Setup::new(Pipe::new(read, Sink(Arc::clone(&sent))), core).start();
     tokio::spawn(driver);
@@ -295,8 +296,7 @@ async fn the_runtime_looks_at_its_sockets_soon_for_those_who_wait_for_the_peer()
 async fn one_that_writes_without_end_lets_others_run() {
     let (ours, mut peer) = duplex(4096);
     let (read, _) = tokio::io::split(ours);
-    let now = TokioInstant::now().into_std();
-    let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
+    let core = client_core();
     let (mut mux, driver) = Setup::new(Pipe::new(read, Sink::default()), core).start();
     tokio::spawn(driver);
     let mut stream = mux.open().await.unwrap();
@@ -331,12 +331,11 @@ async fn one_that_writes_without_end_lets_others_run() {
 
 /// Polls of the driver of a connection that has asked ten times, and been answered at once: while it
 /// waits for the eleventh answer, and after that.
-async fn polls_while_it_waits(busy_poll: Option<Duration>) -> (usize, usize) {
+async fn polls_while_it_waits(busy_poll: Duration) -> (usize, usize) {
     let (ours, peer) = duplex(4096);
     let (read, write) = tokio::io::split(ours);
-    let now = TokioInstant::now().into_std();
-    let core = p2p_core::Muxer::start(&Yamux::default(), Role::Initiator, now);
-    let setup = Setup::new(Pipe::new(read, write), core).busy_poll(busy_poll);
+    let core = client_core();
+    let setup = Setup::new(Pipe::new(read, write), core).with_busy_poll(busy_poll);
     let mut rested = Rested::serve(setup.start(), peer).await;
     let answer = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, b'!'];
     for _ in 0..10 {
@@ -359,8 +358,8 @@ async fn polls_while_it_waits(busy_poll: Option<Duration>) -> (usize, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_waits_awake_where_it_was_told_to_and_has_asked() {
-    assert_eq!(polls_while_it_waits(None).await, (0, 0));
-    let (waiting, after) = polls_while_it_waits(Some(Duration::from_secs(100))).await;
+    assert_eq!(polls_while_it_waits(Duration::ZERO).await, (0, 0));
+    let (waiting, after) = polls_while_it_waits(Duration::from_secs(100)).await;
     assert!(waiting > 50, "{waiting} polls");
     assert_eq!(after, 0, "nothing was asked");
 }
