@@ -93,7 +93,7 @@ mod tests {
 
     /// One that has been answered at once, so many times.
     fn answered(times: u8) -> BusyPoll {
-        let mut busy = BusyPoll::new(LONG).unwrap();
+        let mut busy = BusyPoll::new(LONG).expect("it has a time");
         for _ in 0..times {
             busy.note(30, 0);
             busy.note(0, 30);
@@ -108,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_in_time_pay_for_waits_in_vain() {
-        let mut busy = BusyPoll::new(LONG).unwrap();
+        let mut busy = BusyPoll::new(LONG).expect("it has a time");
         for _ in 0..PRICE {
             busy.note(30, 0);
             assert!(!is_awake(&mut busy).await, "no answer has come so soon yet");
