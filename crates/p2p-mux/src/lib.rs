@@ -56,7 +56,7 @@
 //! | a stream, to be sent | 128 KiB, in up to 212 KiB of chunks that small writes are gathered in |
 //! | a connection, received | 272 KiB for each of at most 768 streams, and 128 MiB of growth: 332 MiB |
 //! | a connection, to be sent | 256 KiB, and 4 KiB for each stream; up to two thirds more where writes are small |
-//! | a connection while data flow | 384 KiB of buffers to receive into, those that readers have yet to take among them, 192 KiB to send from, 128 KiB of copied slices |
+//! | a connection while data flow | 384 KiB of buffers to receive into, those that readers have yet to take among them, 192 KiB to send from, 128 KiB of copied slices, 46 KiB of what streams have held bytes in |
 //! | all connections of one [`Yamux`] value, received | 272 KiB for each of 4096 inbound streams and for each that this side has opened, and 256 MiB of growth: 1.3 GiB and the own streams |
 //!
 //! A window is a promise: it is counted when it is given, not when it is used. The first 256 KiB
@@ -103,7 +103,6 @@ mod model;
 #[cfg(any(feature = "mplex", test))]
 pub mod mplex;
 #[cfg(feature = "yamux")]
-mod queue;
 #[cfg(any(feature = "mplex", test))]
 mod received;
 mod shared;

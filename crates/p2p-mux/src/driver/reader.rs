@@ -17,7 +17,9 @@ use super::{
 };
 
 /// What is received at once when little comes in, in bytes.
-const READ_LEN_MIN: usize = 4 << 10;
+const READ_LEN_MIN: usize = 1 << 10;
+/// Under load the end of a buffer is worth a read when it has room for so many bytes.
+const WORTH_LEN: usize = 4 << 10;
 /// What is received at once under load: two records of Noise's largest size, each with a little one
 /// behind it. That is what becomes of 64 KiB that are written at once, with a header: no part of a
 /// record is left at the end of the buffer, to be moved to the next. No buffer is larger.
@@ -93,7 +95,8 @@ impl Reader {
         let spare = self.wire.capacity() - self.wire.len();
         let count = ready!(pin!(self.pipe.read_buf(&mut self.wire)).poll(cx))?;
         self.filled = count == spare;
-        if self.filled {
+        // The rest of a buffer is filled by little.
+        if self.filled && spare >= self.read_len / 2 {
             self.read_len = (self.read_len * 4).min(READ_LEN_MAX);
         }
         Poll::Ready(Ok(count))
@@ -109,7 +112,7 @@ impl Reader {
         }
         // Between two records the end of a buffer is not worth a read, but for a connection that
         // rests: it would keep a larger one.
-        let worth = if len == 0 && loaded { READ_LEN_MIN } else { 0 };
+        let worth = if len == 0 && loaded { WORTH_LEN } else { 0 };
         if self.wire.capacity() - len >= self.missing.max(worth) {
             return true;
         }

@@ -2,6 +2,8 @@
 
 mod config;
 mod frame;
+mod held;
+mod names;
 mod session;
 mod stream;
 #[cfg(test)]

@@ -28,7 +28,9 @@ use transmit::BODY_LEN_MAX;
 
 use super::{
     Config,
-    stream::{Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
+    held::Spares,
+    names::Names,
+    stream::{Chunk, Opening, RecvPhase, RecvSide, SendPhase, SendSide, StreamState},
     windows::{HostWindows, Windows},
 };
 use crate::{
@@ -75,6 +77,7 @@ pub(super) struct Session {
     now: Instant,
     incoming: Incoming,
     streams: HashMap<u32, StreamState, IdHashes>,
+    names: Names,
     next_id: u32,
     outbound: usize,
     /// Own streams, from their opening on.
@@ -101,14 +104,23 @@ pub(super) struct Session {
     acks: VecDeque<(Instant, u32)>,
     lingering: Lingering<u32>,
     headers: BytesMut,
-    /// What large slices were copied to.
-    blocks: Blocks,
+    stock: Stock,
+    /// What received bytes are held in.
+    spares: Spares<Chunk>,
     events: VecDeque<MuxEvent>,
 
     ping: Ping,
     resets: Budget,
     empty_frames: u32,
     goodbye: Goodbye,
+}
+
+/// What is written is held in this.
+#[derive(Debug)]
+struct Stock {
+    /// What large slices are copied to.
+    blocks: Blocks,
+    spares: Spares<Bytes>,
 }
 
 /// Our own ping: at most one is under way (YAMUX-34).
@@ -157,6 +169,7 @@ impl Session {
             now,
             incoming: Incoming::next_header(),
             streams: HashMap::default(),
+            names: Names::default(),
             next_id: match role {
                 Role::Initiator => 1,
                 Role::Responder => 2,
@@ -179,7 +192,8 @@ impl Session {
             acks: VecDeque::new(),
             lingering: Lingering::new(),
             headers: BytesMut::new(),
-            blocks: Blocks::new(BLOCKS_MAX),
+            stock: Stock { blocks: Blocks::new(BLOCKS_MAX), spares: Spares::default() },
+            spares: Spares::default(),
             events: VecDeque::new(),
             ping,
             resets: Budget::new(RESETS_MAX, RESETS_PER_SECOND, now),
@@ -207,7 +221,7 @@ impl Session {
         let over =
             stream.send.phase == SendPhase::Finished && stream.recv.phase == RecvPhase::Ended;
         if !unheard && !over {
-            stream.reset_due = Some(code.value());
+            stream.reset_due = true;
         }
         self.kill_stream(id, StreamError::ResetLocally(code));
         self.schedule_control(id);
@@ -221,6 +235,7 @@ impl Session {
         }
         let Some(mut stream) = self.streams.remove(&id) else { return };
         self.windows.shrink(stream.recv.stop());
+        self.names.remove(stream.protocol);
         if matches!(stream.opening, Opening::SynDue | Opening::SynSent) {
             self.unacknowledged -= 1;
         }
@@ -292,7 +307,7 @@ impl Session {
         &mut self,
         id: StreamId,
         len: usize,
-        push: impl FnOnce(&mut SendSide, &mut Blocks, usize),
+        push: impl FnOnce(&mut SendSide, &mut Stock, usize),
     ) -> Poll<Result<usize, StreamError>> {
         let total = self.queued;
         let number = u32::try_from(id.value()).unwrap_or(0);
@@ -318,7 +333,7 @@ impl Session {
         if std::mem::take(&mut stream.send.in_line) {
             self.line.leave(number);
         }
-        push(&mut stream.send, &mut self.blocks, room);
+        push(&mut stream.send, &mut self.stock, room);
         let idle = !std::mem::replace(&mut stream.in_ready, true);
         self.queued += room;
         if idle {
@@ -335,12 +350,13 @@ impl Session {
     fn receive<T>(
         &mut self,
         id: StreamId,
-        take: impl FnOnce(&mut RecvSide) -> Option<T>,
+        take: impl FnOnce(&mut RecvSide, &mut Spares<Chunk>) -> Option<T>,
     ) -> Poll<Result<Option<T>, StreamError>> {
-        let Some((number, stream)) = self.live(id) else {
+        let number = u32::try_from(id.value()).unwrap_or(0);
+        let Some(stream) = self.streams.get_mut(&number) else {
             return Poll::Ready(Err(StreamError::ResetLocally(ErrorCode::NONE)));
         };
-        if let Some(taken) = take(&mut stream.recv) {
+        if let Some(taken) = take(&mut stream.recv, &mut self.spares) {
             if !stream.recv.update_due && stream.recv.wants_update() && stream.error.is_none() {
                 stream.recv.update_due = true;
                 self.schedule_control(number);
@@ -470,7 +486,7 @@ impl MuxCore for Session {
         self.end_call();
         if self.ping.due <= now {
             if self.queued == 0 {
-                self.blocks.clear();
+                self.stock.blocks.clear();
             }
             self.handle_ping_due(now)?;
         }
@@ -479,11 +495,12 @@ impl MuxCore for Session {
 
     fn handle_idle(&mut self) {
         self.streams.shrink_to_fit();
+        self.names.shrink_to_fit();
         for stream in self.streams.values_mut() {
             stream.recv.copy_referenced();
-            stream.send.release_idle();
-            stream.recv.release_idle();
         }
+        self.stock.spares.clear();
+        self.spares.clear();
         if self.headers.is_empty() {
             self.headers = BytesMut::new();
         }
@@ -511,7 +528,7 @@ impl MuxCore for Session {
         ids.sort_unstable();
         for id in ids {
             if let Some(stream) = self.streams.get_mut(&id) {
-                stream.reset_due = None;
+                stream.reset_due = false;
                 self.line.answer(id);
                 stream.abandon(error.clone());
                 self.events.push_back(MuxEvent::Ended(stream_id(id)));
@@ -595,30 +612,31 @@ impl MuxCore for Session {
 
     fn write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<(), StreamError>> {
         let len = data.len();
-        self.send(id, len, |send, _, room| send.push(data.split_to(room))).map_ok(|_| ())
+        self.send(id, len, |send, stock, room| send.push(data.split_to(room), &mut stock.spares))
+            .map_ok(|_| ())
     }
 
     fn write_slice(&mut self, id: StreamId, data: &[u8]) -> Poll<Result<usize, StreamError>> {
-        self.send(id, data.len(), |send, blocks, room| {
+        self.send(id, data.len(), |send, Stock { blocks, spares }, room| {
             for piece in data.get(..room).unwrap_or(data).chunks(BLOCK_LEN_MAX) {
                 if piece.len() < BLOCK_LEN_MIN {
-                    send.push_slice(piece);
+                    send.push_slice(piece, spares);
                     continue;
                 }
                 let mut block = blocks.take(piece.len());
                 block.extend_from_slice(piece);
-                send.push(block.split().freeze());
+                send.push(block.split().freeze(), spares);
                 blocks.retire(block);
             }
         })
     }
 
     fn read(&mut self, id: StreamId, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
-        self.receive(id, |recv| recv.take(max))
+        self.receive(id, |recv, spares| recv.take(max, spares))
     }
 
     fn read_buf(&mut self, id: StreamId, out: &mut dyn BufMut) -> Poll<Result<usize, StreamError>> {
-        self.receive(id, |recv| recv.copy_to(out)).map_ok(Option::unwrap_or_default)
+        self.receive(id, |recv, spares| recv.copy_to(out, spares)).map_ok(Option::unwrap_or_default)
     }
 
     fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
@@ -729,15 +747,17 @@ impl MuxCore for Session {
     }
 
     fn set_protocol(&mut self, id: StreamId, protocol: &ProtocolId) {
-        if let Some((_, stream)) = self.live(id) {
-            stream.protocol = Some(protocol.clone());
+        let number = u32::try_from(id.value()).unwrap_or(0);
+        if let Some(stream) = self.streams.get_mut(&number) {
+            self.names.remove(stream.protocol);
+            stream.protocol = self.names.add(protocol);
         }
     }
 
     fn buffered_by_protocol(&self, each: &mut dyn FnMut(Option<&ProtocolId>, usize)) {
         for stream in self.streams.values() {
             let bytes = stream.send.queued().saturating_add(stream.recv.buffered());
-            each(stream.protocol.as_ref(), bytes);
+            each(self.names.get(stream.protocol), bytes);
         }
     }
 }

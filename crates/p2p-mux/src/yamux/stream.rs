@@ -11,10 +11,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use p2p_core::{ErrorCode, ProtocolId, StreamError};
+use p2p_core::{ErrorCode, StreamError};
 
-use super::{Config, WINDOW_INITIAL, frame::Flags, windows::Windows};
-use crate::queue::Queue;
+use super::{
+    Config, WINDOW_INITIAL,
+    frame::Flags,
+    held::{Held, Spares},
+    names::Name,
+    windows::Windows,
+};
 
 /// Received bytes are copied into blocks of up to this many bytes, unless they are large and
 /// read promptly. It bounds the memory of a stream whose peer sends tiny frames.
@@ -29,10 +34,6 @@ const UPDATE_MIN: u32 = 64 << 10;
 /// Windows are made for a round trip of no less: one that was measured while nothing flowed leaves out
 /// the turns that both sides take with what does, and each would wait for the other.
 const ROUND_TRIP_MIN: Duration = Duration::from_micros(500);
-/// A stream keeps an empty queue of up to this many chunks for the next data.
-const CHUNKS_KEPT: usize = 32;
-/// A stream keeps an empty block of up to this many bytes for the next data.
-const BLOCK_LEN_KEPT: usize = 256;
 /// Writes below this many bytes are gathered into a common chunk.
 const GATHER_LEN_MAX: usize = 4 << 10;
 /// Frames of up to this many bytes of such a chunk are copied behind their headers.
@@ -86,12 +87,12 @@ pub(super) struct StreamState {
     pub(super) send: SendSide,
     pub(super) recv: RecvSide,
     /// By whom what it holds is counted.
-    pub(super) protocol: Option<ProtocolId>,
+    pub(super) protocol: Option<Name>,
     /// Set once the stream has ended early; what every later call gives. Boxed, since most streams
     /// have none, and a connection's streams should fit a processor's cache.
     pub(super) error: Option<Box<StreamError>>,
-    /// The code of a RST that is to be sent.
-    pub(super) reset_due: Option<u32>,
+    /// A RST is to be sent, with the code of the error.
+    pub(super) reset_due: bool,
     /// In the session's queue of streams with control frames to send.
     pub(super) in_control: bool,
     /// In one of the session's queues of streams with data to send.
@@ -111,7 +112,7 @@ impl StreamState {
             recv: RecvSide::new(),
             protocol: None,
             error: None,
-            reset_due: None,
+            reset_due: false,
             in_control: false,
             in_ready: false,
             send_held: true,
@@ -148,11 +149,20 @@ impl StreamState {
         }
     }
 
+    /// The code of the RST that is to be sent, once.
+    pub(super) fn take_reset(&mut self) -> Option<u32> {
+        let due = std::mem::take(&mut self.reset_due);
+        due.then(|| match self.error.as_deref() {
+            Some(StreamError::ResetLocally(code)) => code.value(),
+            _ => ErrorCode::NONE.value(),
+        })
+    }
+
     /// Whether the session can forget the stream.
     pub(super) fn is_over(&self) -> bool {
         let sent = matches!(self.send.phase, SendPhase::Finished | SendPhase::Dead);
         let received = self.recv.phase == RecvPhase::Ended || self.error.is_some();
-        !self.send_held && !self.recv_held && sent && received && self.reset_due.is_none()
+        !self.send_held && !self.recv_held && sent && received && !self.reset_due
     }
 }
 
@@ -166,10 +176,10 @@ pub(super) struct SendSide {
     pub(super) blocked: bool,
     /// In the line of those who do.
     pub(super) in_line: bool,
-    chunks: Queue<Bytes>,
-    tail: BytesMut,
-    /// Bytes in `chunks` and `tail`; all of them are covered by credit already taken.
-    queued: usize,
+    /// What is queued, where anything is.
+    held: Option<Box<Held<Bytes>>>,
+    /// How many bytes of it; all of them are covered by credit already taken.
+    queued: u32,
 }
 
 impl SendSide {
@@ -179,106 +189,118 @@ impl SendSide {
             credit: WINDOW_INITIAL,
             blocked: false,
             in_line: false,
-            chunks: Queue::default(),
-            tail: BytesMut::new(),
+            held: None,
             queued: 0,
         }
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.queued
+        usize::try_from(self.queued).unwrap_or(usize::MAX)
     }
 
     /// How many more bytes can be queued with a buffer of `buffer_max` bytes.
     pub(super) fn room(&self, buffer_max: usize) -> usize {
         let credit = usize::try_from(self.credit).unwrap_or(usize::MAX);
-        buffer_max.saturating_sub(self.queued).min(credit)
+        buffer_max.saturating_sub(self.queued()).min(credit)
     }
 
     /// Queues `data`, which fits `room`.
-    pub(super) fn push(&mut self, data: Bytes) {
+    pub(super) fn push(&mut self, data: Bytes, spares: &mut Spares<Bytes>) {
         if data.len() < GATHER_LEN_MAX {
-            self.push_slice(&data);
+            self.push_slice(&data, spares);
             return;
         }
         self.take_credit(data.len());
-        self.seal_tail();
-        self.chunks.push_back(data);
+        spares.lend(&mut self.held).push(data);
     }
 
     /// Queues a copy of `data`, which fits `room`.
-    pub(super) fn push_slice(&mut self, data: &[u8]) {
+    pub(super) fn push_slice(&mut self, data: &[u8], spares: &mut Spares<Bytes>) {
         if data.len() >= GATHER_LEN_MAX {
             // A chunk that grew with it would be copied again.
-            self.push(Bytes::copy_from_slice(data));
+            self.push(Bytes::copy_from_slice(data), spares);
             return;
         }
         self.take_credit(data.len());
-        if self.tail.len() + data.len() > CHUNK_LEN_MAX {
-            self.seal_tail();
+        let held = spares.lend(&mut self.held);
+        if held.tail.len() + data.len() > CHUNK_LEN_MAX {
+            held.seal_tail();
         }
-        self.tail.extend_from_slice(data);
+        held.tail.extend_from_slice(data);
     }
 
     fn take_credit(&mut self, len: usize) {
-        self.queued += len;
         let len = u32::try_from(len).expect("what fits the room fits the credit");
+        self.queued += len;
         self.credit -= len;
     }
 
-    fn seal_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.chunks.push_back(std::mem::take(&mut self.tail).freeze());
-        }
-    }
-
     /// Takes `len` bytes, no more than are queued, as the chunks they are in.
-    pub(super) fn take(&mut self, len: usize, mut each: impl FnMut(Bytes)) {
+    pub(super) fn take(
+        &mut self,
+        len: usize,
+        spares: &mut Spares<Bytes>,
+        mut each: impl FnMut(Bytes),
+    ) {
+        let Some(held) = &mut self.held else { return };
         let mut left = len;
-        self.queued -= len;
-        if self.chunks.is_empty() {
-            self.seal_tail();
-        }
         while left > 0 {
-            let Some(front) = self.chunks.front_mut() else {
-                self.seal_tail();
+            let Some(front) = held.chunks.front_mut() else {
+                held.seal_tail();
                 continue;
             };
             if front.len() > left {
                 each(front.split_to(left));
-                return;
+                break;
             }
             left -= front.len();
-            each(self.chunks.pop_front().expect("the front was just looked at"));
+            each(held.chunks.pop_front().expect("the front was just looked at"));
         }
+        self.uncount(len, spares);
     }
 
     /// The same by copying, where that costs less than sharing: few bytes of a common chunk.
-    pub(super) fn copy_small(&mut self, len: usize, out: &mut BytesMut) -> bool {
-        if !self.chunks.is_empty() || len > COPY_LEN_MAX {
+    pub(super) fn copy_small(
+        &mut self,
+        len: usize,
+        spares: &mut Spares<Bytes>,
+        out: &mut BytesMut,
+    ) -> bool {
+        let Some(held) = &mut self.held else { return len == 0 };
+        if !held.chunks.is_empty() || len > COPY_LEN_MAX {
             return false;
         }
-        self.queued -= len;
-        out.extend_from_slice(self.tail.get(..len).unwrap_or_default());
-        self.tail.advance(len);
-        if self.tail.is_empty() && self.tail.try_reclaim(BLOCK_LEN_KEPT + 1) {
-            self.tail = BytesMut::new();
-        }
+        out.extend_from_slice(held.tail.get(..len).unwrap_or_default());
+        held.tail.advance(len);
+        self.uncount(len, spares);
         true
     }
 
-    /// Gives back the empty block that is kept for the next data.
-    pub(super) fn release_idle(&mut self) {
-        if self.tail.is_empty() {
-            self.tail = BytesMut::new();
+    fn uncount(&mut self, len: usize, spares: &mut Spares<Bytes>) {
+        self.queued -= u32::try_from(len).expect("no more than are queued");
+        if self.queued == 0 {
+            spares.take_back(&mut self.held);
         }
     }
 
     fn clear(&mut self) {
-        self.chunks = Queue::default();
-        self.tail = BytesMut::new();
+        self.held = None;
         self.queued = 0;
         self.blocked = false;
+    }
+}
+
+impl Held<Bytes> {
+    fn push(&mut self, data: Bytes) {
+        self.seal_tail();
+        self.chunks.push_back(data);
+    }
+
+    /// Makes a chunk of the block.
+    fn seal_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.tail).freeze());
+        }
     }
 }
 
@@ -298,20 +320,31 @@ pub(super) struct RecvSide {
     pub(super) given_up: Option<ErrorCode>,
     /// The size that the window is kept at, in bytes.
     target: u32,
+    /// How fast it is read: of those alone of which so much is that the peer hears of it.
+    pace: Option<Box<Pace>>,
+    /// What was received and not read, where anything was.
+    held: Option<Box<Held<Chunk>>>,
+    /// How many bytes of it.
+    buffered: u32,
+}
+
+/// How fast the application reads.
+#[derive(Debug)]
+struct Pace {
     /// Since when `read` counts.
-    measured_at: Option<Instant>,
+    measured_at: Instant,
     /// What the application has read since then, in bytes.
     read: u32,
     /// The largest window that what was read has asked for, in bytes; the first one at least.
     wanted: u32,
-    chunks: Queue<(Bytes, Origin)>,
-    tail: BytesMut,
-    buffered: u32,
 }
+
+/// Bytes that were received together.
+pub(super) type Chunk = (Bytes, Origin);
 
 /// Whether a chunk holds the buffer it was received in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     Referenced,
     Copied,
 }
@@ -326,11 +359,8 @@ impl RecvSide {
             update_due: false,
             given_up: None,
             target: WINDOW_INITIAL,
-            measured_at: None,
-            read: 0,
-            wanted: WINDOW_INITIAL,
-            chunks: Queue::default(),
-            tail: BytesMut::new(),
+            pace: None,
+            held: None,
             buffered: 0,
         }
     }
@@ -347,36 +377,17 @@ impl RecvSide {
     }
 
     /// Keeps `data` by reference: it holds the buffer it came in.
-    pub(super) fn push_referenced(&mut self, data: Bytes) {
+    pub(super) fn push_referenced(&mut self, data: Bytes, spares: &mut Spares<Chunk>) {
         self.count(data.len());
-        if self.tail.capacity() - self.tail.len() > WASTE_LEN_MAX {
-            self.tail = BytesMut::from(&self.tail[..]);
-        }
-        self.seal_tail();
-        self.chunks.push_back((data, Origin::Referenced));
+        spares.lend(&mut self.held).push_referenced(data);
     }
 
     /// Keeps a copy of `data` in blocks that waste at most half of their size, and at most
     /// `BLOCK_LEN_MAX` bytes a stream.
-    pub(super) fn push_copied(&mut self, mut data: &[u8]) {
-        self.count(data.len());
-        while !data.is_empty() {
-            if self.tail.len() >= BLOCK_LEN_MAX {
-                self.seal_tail();
-            }
-            let room = BLOCK_LEN_MAX - self.tail.len();
-            let (now, later) = data.split_at(data.len().min(room));
-            let spare = self.tail.capacity() - self.tail.len();
-            // What has been read from the front of a block is used again.
-            if spare < now.len() && !self.tail.try_reclaim(now.len()) {
-                let wanted = (self.tail.len() + now.len()).next_power_of_two();
-                let wanted = wanted.clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
-                let mut block = BytesMut::with_capacity(wanted);
-                block.extend_from_slice(&self.tail);
-                self.tail = block;
-            }
-            self.tail.extend_from_slice(now);
-            data = later;
+    pub(super) fn push_copied(&mut self, data: &[u8], spares: &mut Spares<Chunk>) {
+        if !data.is_empty() {
+            self.count(data.len());
+            spares.lend(&mut self.held).push_copied(data);
         }
     }
 
@@ -386,84 +397,56 @@ impl RecvSide {
         self.buffered = self.buffered.saturating_add(len);
     }
 
-    fn seal_tail(&mut self) {
-        if !self.tail.is_empty() {
-            let block = std::mem::take(&mut self.tail).freeze();
-            self.chunks.push_back((block, Origin::Copied));
-        }
-    }
-
     /// Copies what is kept by reference, so that no buffer is held for it any more.
     pub(super) fn copy_referenced(&mut self) {
-        let referenced = |(_, origin): &(Bytes, Origin)| *origin == Origin::Referenced;
-        if !self.chunks.iter().any(referenced) {
-            return;
-        }
-        for chunk in std::mem::take(&mut self.chunks).into_entries() {
-            if !referenced(&chunk) {
-                self.chunks.push_back(chunk);
-                continue;
-            }
-            for block in chunk.0.chunks(BLOCK_LEN_MAX) {
-                self.chunks.push_back((Bytes::copy_from_slice(block), Origin::Copied));
-            }
+        if let Some(held) = &mut self.held {
+            held.copy_referenced();
         }
     }
 
     /// Takes at most `max` bytes.
-    pub(super) fn take(&mut self, max: usize) -> Option<Bytes> {
-        if self.chunks.is_empty() {
-            self.seal_tail();
+    pub(super) fn take(&mut self, max: usize, spares: &mut Spares<Chunk>) -> Option<Bytes> {
+        let held = self.held.as_mut()?;
+        if held.chunks.is_empty() {
+            held.seal_tail();
         }
-        let (front, _) = self.chunks.front_mut()?;
+        let (front, _) = held.chunks.front_mut()?;
         let chunk = front.split_to(front.len().min(max));
         if front.is_empty() {
-            self.pop_front();
+            held.chunks.pop_front();
         }
-        self.uncount(chunk.len());
+        self.uncount(chunk.len(), spares);
         Some(chunk)
     }
 
     /// Copies to `out` what it has room for, of all that is buffered, and says how much.
-    pub(super) fn copy_to(&mut self, out: &mut dyn BufMut) -> Option<usize> {
-        if self.is_empty() {
-            return None;
-        }
+    pub(super) fn copy_to(
+        &mut self,
+        out: &mut dyn BufMut,
+        spares: &mut Spares<Chunk>,
+    ) -> Option<usize> {
+        let held = self.held.as_mut()?;
         let room = out.remaining_mut();
         while out.has_remaining_mut()
-            && let Some((front, _)) = self.chunks.front_mut()
+            && let Some((front, _)) = held.chunks.front_mut()
         {
             move_to(front, out);
             if front.is_empty() {
-                self.pop_front();
+                held.chunks.pop_front();
             }
         }
-        move_to(&mut self.tail, out);
-        if self.tail.is_empty() && self.tail.try_reclaim(BLOCK_LEN_KEPT + 1) {
-            self.tail = BytesMut::new();
-        }
+        move_to(&mut held.tail, out);
         let count = room - out.remaining_mut();
-        self.uncount(count);
+        self.uncount(count, spares);
         Some(count)
     }
 
-    fn pop_front(&mut self) {
-        self.chunks.pop_front();
-        if self.chunks.is_empty() && self.chunks.capacity() > CHUNKS_KEPT {
-            self.chunks = Queue::default();
-        }
-    }
-
-    /// Gives back the empty block that is kept for the next data.
-    pub(super) fn release_idle(&mut self) {
-        if self.tail.is_empty() {
-            self.tail = BytesMut::new();
-        }
-    }
-
-    fn uncount(&mut self, len: usize) {
+    fn uncount(&mut self, len: usize, spares: &mut Spares<Chunk>) {
         let len = u32::try_from(len).expect("no more is buffered than the window");
         self.buffered = self.buffered.saturating_sub(len);
+        if self.buffered == 0 {
+            spares.take_back(&mut self.held);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -498,32 +481,31 @@ impl RecvSide {
         windows: &mut Windows,
         config: &Config,
     ) -> u32 {
-        let round_trip = round_trip.map(|measured| measured.max(ROUND_TRIP_MIN));
         let read = self.missing();
-        match (self.measured_at, round_trip) {
-            (Some(at), Some(round_trip)) => {
-                self.read = self.read.saturating_add(read);
-                let elapsed = now.saturating_duration_since(at);
+        match (&mut self.pace, round_trip) {
+            (None, _) => {
+                let known = windows.first(now).min(config.window_max);
+                let wanted = known.max(WINDOW_INITIAL);
+                self.target += windows.grow(known.saturating_sub(self.target));
+                self.pace = Some(Box::new(Pace { measured_at: now, read: 0, wanted }));
+            }
+            // What was read until now has taken an unknown time.
+            (Some(pace), None) => (pace.measured_at, pace.read) = (now, 0),
+            (Some(pace), Some(measured)) => {
+                let round_trip = measured.max(ROUND_TRIP_MIN);
+                pace.read = pace.read.saturating_add(read);
+                let elapsed = now.saturating_duration_since(pace.measured_at);
                 if elapsed >= (round_trip / 4).max(ROUND_TRIP_MIN) {
-                    let wanted = per_time(self.read, round_trip.saturating_mul(2), elapsed);
-                    let more = wanted.saturating_sub(self.wanted);
-                    let more = u64::from(wanted) * u64::from(more) / u64::from(self.wanted);
+                    let wanted = per_time(pace.read, round_trip.saturating_mul(2), elapsed);
+                    let more = wanted.saturating_sub(pace.wanted);
+                    let more = u64::from(wanted) * u64::from(more) / u64::from(pace.wanted);
                     let ahead = wanted.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
-                    self.wanted = self.wanted.max(wanted);
+                    pace.wanted = pace.wanted.max(wanted);
                     windows.learn(wanted, now);
                     let wanted = ahead.min(config.window_max).min(self.target.saturating_mul(2));
                     self.target += windows.grow(wanted.saturating_sub(self.target));
-                    (self.measured_at, self.read) = (Some(now), 0);
+                    (pace.measured_at, pace.read) = (now, 0);
                 }
-            }
-            // What was read until now has taken an unknown time.
-            (measured_at, _) => {
-                if measured_at.is_none() {
-                    let known = windows.first(now).min(config.window_max);
-                    self.wanted = self.wanted.max(known);
-                    self.target += windows.grow(known.saturating_sub(self.target));
-                }
-                (self.measured_at, self.read) = (Some(now), 0);
             }
         }
         let credit = self.missing();
@@ -535,13 +517,67 @@ impl RecvSide {
     pub(super) fn stop(&mut self) -> u32 {
         let growth = self.target.saturating_sub(WINDOW_INITIAL);
         self.target = self.target.min(WINDOW_INITIAL);
-        self.chunks = Queue::default();
-        self.tail = BytesMut::new();
+        self.held = None;
         self.buffered = 0;
         if self.phase == RecvPhase::Open {
             self.phase = RecvPhase::Stopped;
         }
         growth
+    }
+}
+
+impl Held<Chunk> {
+    fn push_referenced(&mut self, data: Bytes) {
+        if self.tail.capacity() - self.tail.len() > WASTE_LEN_MAX {
+            self.tail = BytesMut::from(&self.tail[..]);
+        }
+        self.seal_tail();
+        self.chunks.push_back((data, Origin::Referenced));
+    }
+
+    fn push_copied(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.tail.len() >= BLOCK_LEN_MAX {
+                self.seal_tail();
+            }
+            let room = BLOCK_LEN_MAX - self.tail.len();
+            let (now, later) = data.split_at(data.len().min(room));
+            let spare = self.tail.capacity() - self.tail.len();
+            // What has been read from the front of a block is used again.
+            if spare < now.len() && !self.tail.try_reclaim(now.len()) {
+                let wanted = (self.tail.len() + now.len()).next_power_of_two();
+                let wanted = wanted.clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
+                let mut block = BytesMut::with_capacity(wanted);
+                block.extend_from_slice(&self.tail);
+                self.tail = block;
+            }
+            self.tail.extend_from_slice(now);
+            data = later;
+        }
+    }
+
+    fn copy_referenced(&mut self) {
+        let referenced = |(_, origin): &Chunk| *origin == Origin::Referenced;
+        if !self.chunks.iter().any(referenced) {
+            return;
+        }
+        for chunk in std::mem::take(&mut self.chunks) {
+            if !referenced(&chunk) {
+                self.chunks.push_back(chunk);
+                continue;
+            }
+            for block in chunk.0.chunks(BLOCK_LEN_MAX) {
+                self.chunks.push_back((Bytes::copy_from_slice(block), Origin::Copied));
+            }
+        }
+    }
+
+    /// Makes a chunk of the block.
+    fn seal_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let block = std::mem::take(&mut self.tail).freeze();
+            self.chunks.push_back((block, Origin::Copied));
+        }
     }
 }
 
@@ -566,13 +602,13 @@ impl RecvSide {
 
     /// The capacities of all blocks, and of the queue that holds them.
     pub(super) fn held(&mut self) -> usize {
-        let chunks = std::mem::take(&mut self.chunks);
-        let queue = chunks.held();
-        let mut blocks = self.tail.capacity();
-        for (chunk, origin) in chunks.into_entries() {
+        let Some(held) = &mut self.held else { return 0 };
+        let queue = size_of_val(held) + held.chunks.capacity() * size_of::<Chunk>();
+        let mut blocks = held.tail.capacity();
+        for (chunk, origin) in std::mem::take(&mut held.chunks) {
             let block = chunk.try_into_mut().expect("the only reference to its buffer");
             blocks += block.capacity();
-            self.chunks.push_back((block.freeze(), origin));
+            held.chunks.push_back((block.freeze(), origin));
         }
         queue + blocks
     }

@@ -260,9 +260,9 @@ impl Session {
             return;
         }
         if len >= REFERENCED_LEN_MIN && !self.lent {
-            stream.recv.push_referenced(plain.split_to(len));
+            stream.recv.push_referenced(plain.split_to(len), &mut self.spares);
         } else {
-            stream.recv.push_copied(plain.get(..len).unwrap_or(plain));
+            stream.recv.push_copied(plain.get(..len).unwrap_or(plain), &mut self.spares);
             plain.advance(len);
         }
         if std::mem::take(&mut stream.recv.blocked) {
@@ -286,7 +286,7 @@ impl Session {
         }
         self.kill_stream(id, StreamError::Reset(code));
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.reset_due = None;
+            stream.reset_due = false;
             if !stream.accepted {
                 stream.send_held = false;
                 stream.recv_held = false;

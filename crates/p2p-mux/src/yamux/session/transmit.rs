@@ -68,7 +68,7 @@ impl Session {
     fn transmit_control(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.in_control = false;
-        if let Some(code) = stream.reset_due.take() {
+        if let Some(code) = stream.take_reset() {
             self.put_header(Kind::WindowUpdate, Flags::RST, id, code);
             self.forget_if_over(id);
             return;
@@ -121,10 +121,10 @@ impl Session {
         if count > 0 || !end {
             let length = u32::try_from(count).expect("a body is at most 64 KiB");
             Header { kind: Kind::Data, flags, stream: id, length }.encode(&mut self.headers);
-            let headers = &mut self.headers;
-            if !stream.send.copy_small(count, headers) {
+            let (headers, spares) = (&mut self.headers, &mut self.stock.spares);
+            if !stream.send.copy_small(count, spares, headers) {
                 frames.push(headers.split().freeze());
-                stream.send.take(count, |chunk| frames.push(chunk));
+                stream.send.take(count, spares, |chunk| frames.push(chunk));
             }
             self.queued -= count;
             flags = Flags::NONE;
