@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    Cause, DialError, Event, LimitReached,
+    Cause, DialError, Event, LimitReached, dispatch,
     gate::GatePoint,
     host::Inner,
     identify::{self, Identification},
@@ -99,9 +99,17 @@ impl Conn {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Counts one more user of the connection, until what is returned is dropped.
+    /// Counts one more stream of the connection, until what is returned is dropped.
     pub(crate) fn hold(self: &Arc<Self>) -> Hold {
-        Hold::new(self, |active| &mut active.streams)
+        self.change_use(|active| active.streams += 1);
+        Hold(Arc::clone(self))
+    }
+
+    fn change_use(&self, change: impl FnOnce(&mut Active)) {
+        self.active.change(|active| {
+            change(active);
+            active.since = Instant::now();
+        });
     }
 
     /// Waits until nothing keeps the connection alive.
@@ -150,44 +158,35 @@ impl fmt::Debug for Conn {
     }
 }
 
-/// One more of what `of` counts.
-pub(crate) struct Hold {
-    conn: Arc<Conn>,
-    of: fn(&mut Active) -> &mut usize,
-}
-
-impl Hold {
-    fn new(conn: &Arc<Conn>, of: fn(&mut Active) -> &mut usize) -> Self {
-        conn.active.change(|active| {
-            *of(active) += 1;
-            active.since = Instant::now();
-        });
-        Self { conn: Arc::clone(conn), of }
-    }
-}
+/// One more stream that uses a connection.
+pub(crate) struct Hold(Arc<Conn>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.conn.active.change(|active| {
-            *(self.of)(active) -= 1;
-            active.since = Instant::now();
-        });
+        self.0.change_use(|active| active.streams -= 1);
     }
 }
 
 /// Keeps a connection from being closed as idle, or to make room, until it is dropped.
 #[must_use = "dropping the guard ends its effect"]
-pub struct KeepAlive(Hold);
+pub struct KeepAlive(Arc<Conn>);
 
 impl KeepAlive {
     pub(crate) fn new(conn: &Arc<Conn>) -> Self {
-        Self(Hold::new(conn, |active| &mut active.guards))
+        conn.change_use(|active| active.guards += 1);
+        Self(Arc::clone(conn))
+    }
+}
+
+impl Drop for KeepAlive {
+    fn drop(&mut self) {
+        self.0.change_use(|active| active.guards -= 1);
     }
 }
 
 impl fmt::Debug for KeepAlive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeepAlive").field(&self.0.conn.peer()).finish()
+        f.debug_tuple("KeepAlive").field(&self.0.peer()).finish()
     }
 }
 
@@ -350,9 +349,7 @@ async fn accept_streams(
             Ok(mut stream) if host.quiet.is_cancelled() => stream.reset(ErrorCode::NONE),
             Ok(mut stream) => match conn.account.stream(Role::Responder) {
                 Ok(place) => {
-                    let (host_ref, conn_ref) = (Arc::clone(host), Arc::clone(conn));
-                    let serve = crate::dispatch::serve(host_ref, conn_ref, stream, place, permit);
-                    host.spawn_in(conn.stream_span(Role::Responder), serve);
+                    dispatch::serve(Arc::clone(host), Arc::clone(conn), stream, place, permit);
                 }
                 Err(limit) => {
                     stream.reset(ErrorCode::STREAM_RESOURCE_LIMIT);

@@ -294,10 +294,11 @@ async fn race(
             next = false;
             let attempt = Arc::new(Attempt::new(addr, wanted.target.peer));
             tried.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&attempt));
-            let host = Arc::clone(host);
-            let tasks = host.tasks.clone();
-            let run = async move { attempt.run(&host, force).await };
-            running.spawn(tasks.track_future(run));
+            let (host, task) = (Arc::clone(host), host.tasks.begin());
+            running.spawn(async move {
+                let _task = task;
+                attempt.run(&host, force).await
+            });
         }
         let due = waiting.front().filter(|_| running.len() < AT_ONCE_MAX).map(|(due, ..)| *due);
         let busy = resolving || !running.is_empty() || !waiting.is_empty();

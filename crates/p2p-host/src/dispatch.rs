@@ -4,16 +4,17 @@ use std::{
     collections::HashMap,
     error::Error,
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::{Arc, PoisonError, RwLock, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use p2p_core::{ErrorCode, PeerId, ProtocolId, ProtocolIdError, Role, Stream};
+use pin_project_lite::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     Event, LimitReached,
@@ -21,6 +22,7 @@ use crate::{
     host::Inner,
     ledger::{Max, StreamPlace},
     push::Changes,
+    tasks::Running,
 };
 
 /// How long a peer may take to name its protocol on a stream.
@@ -29,22 +31,6 @@ const NEGOTIATION_MAX: Duration = Duration::from_secs(10);
 const ACCEPTED_MAX: usize = 32;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
-
-/// A handler's future, whatever its error is. Around it there is no other one, which would take its
-/// size twice.
-trait Serving: Send {
-    fn poll_serving(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
-}
-
-impl<F, E> Serving for F
-where
-    F: Future<Output = Result<(), E>> + Send,
-    E: Into<BoxError>,
-{
-    fn poll_serving(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.poll(cx).map_err(Into::into)
-    }
-}
 
 /// Why a protocol cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,7 +58,7 @@ struct Served {
 }
 
 enum Service {
-    Handler(Box<dyn Fn(Stream) -> Pin<Box<dyn Serving>> + Send + Sync>),
+    Handler(Box<dyn Fn(Stream, Kept) -> Serving + Send + Sync>),
     Queue(mpsc::Sender<Stream>),
 }
 
@@ -116,7 +102,8 @@ impl Protocols {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let handler = move |stream| -> Pin<Box<dyn Serving>> { Box::pin(handler(stream)) };
+        let handler =
+            move |stream, kept| Serving(Box::pin(Handling { handler: handler(stream), kept }));
         self.insert(id, Served { service: Service::Handler(Box::new(handler)), limits })?;
         Ok(())
     }
@@ -180,25 +167,69 @@ impl Inner {
     }
 }
 
-/// The task of one inbound stream: negotiates its protocol and runs the handler.
+/// Starts the task of one inbound stream, which negotiates its protocol and runs the handler.
 pub(crate) fn serve(
     host: Arc<Inner>,
     conn: Arc<Conn>,
     stream: Stream,
     place: StreamPlace,
     permit: OwnedSemaphorePermit,
-) -> impl Future<Output = ()> + Send {
-    // Boxed, it takes no memory while the handler runs.
-    let begun = Box::pin(begin(host, conn, stream, place, permit));
-    async move {
-        // The place is kept to the end: it is a task, with a stream or without.
-        let Some((mut serving, place)) = begun.await else { return };
-        let served = poll_fn(|cx| serving.as_mut().poll_serving(cx)).await;
-        drop(serving);
-        if let Err(error) = served {
-            let protocol = place.protocol();
-            tracing::debug!(protocol = protocol.map(tracing::field::display), %error, "handler");
+) {
+    let (tasks, runtime) = (host.tasks.clone(), host.runtime.clone());
+    let span = conn.stream_span(Role::Responder);
+    let begin = |running| Serving(Box::pin(begin(host, conn, stream, place, permit, running)));
+    // A span that is disabled takes no memory.
+    if span.is_disabled() {
+        tasks.spawn(&runtime, begin);
+    } else {
+        tasks.spawn(&runtime, |running| begin(running).instrument(span));
+    }
+}
+
+/// What an inbound stream's task is at: the negotiation, which is followed by the handler. Each has its
+/// memory while it runs; the task itself has two words.
+struct Serving(Pin<Box<dyn Future<Output = Option<Serving>> + Send>>);
+
+impl Future for Serving {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(next) = ready!(self.0.as_mut().poll(cx)) {
+            *self = next;
         }
+        Poll::Ready(())
+    }
+}
+
+/// What a handler's task keeps to its end, with its stream or without.
+struct Kept {
+    place: Arc<StreamPlace>,
+    _running: Running,
+}
+
+pin_project! {
+    /// A handler that runs. Around its future there is no other one, which would take its size twice.
+    struct Handling<F> {
+        #[pin]
+        handler: F,
+        kept: Kept,
+    }
+}
+
+impl<F, E> Future for Handling<F>
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    type Output = Option<Serving>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Err(error) = ready!(this.handler.poll(cx)) {
+            let protocol = this.kept.place.protocol().map(tracing::field::display);
+            tracing::debug!(protocol, error = %error.into(), "handler");
+        }
+        Poll::Ready(None)
     }
 }
 
@@ -209,7 +240,8 @@ async fn begin(
     mut stream: Stream,
     place: StreamPlace,
     permit: OwnedSemaphorePermit,
-) -> Option<(Pin<Box<dyn Serving>>, Arc<StreamPlace>)> {
+    running: Running,
+) -> Option<Serving> {
     let mut found = None;
     let supports = |name: &str| {
         found = host.protocols.get(name);
@@ -251,7 +283,7 @@ async fn begin(
     let held = Arc::new((Arc::clone(&place), hold, open, kept(span)));
     let stream = stream.with_protocol(protocol).holding(held);
     match &served.service {
-        Service::Handler(handler) => Some((handler(stream), place)),
+        Service::Handler(handler) => Some(handler(stream, Kept { place, _running: running })),
         Service::Queue(queue) => {
             if let Err(refused) = queue.try_send(stream) {
                 refused.into_inner().reset(ErrorCode::STREAM_RESOURCE_LIMIT);

@@ -19,8 +19,7 @@ use tokio::{
     sync::{Notify, Semaphore, broadcast},
     time::{Instant, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument as _, Span};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     AcceptedStreams, Cause, DialError, Event, Events, HandleError, IntoTarget, KeepAlive,
@@ -40,6 +39,7 @@ use crate::{
     ping::{PingError, Pinger},
     push::Changes,
     resolve::Resolver,
+    tasks::Tasks,
     trim::{Marks, Watermarks},
     upgrade::Upgrader,
     world::World,
@@ -74,11 +74,11 @@ pub struct Host {
 }
 
 /// Ends the host's tasks when the last handle is gone.
-struct Owner(CancellationToken);
+struct Owner(Arc<Inner>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.0.end();
     }
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct Inner {
     pub(crate) dials_at_once: Semaphore,
     registry: Mutex<Registry>,
     events: broadcast::Sender<Event>,
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
     pub(crate) runtime: Handle,
     /// Ends everything.
     pub(crate) end: CancellationToken,
@@ -149,7 +149,7 @@ impl Inner {
             own_record: OwnRecord::default(),
             registry: Mutex::new(Registry::default()),
             events: broadcast::Sender::new(crate::event::EVENTS_MAX),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::default(),
             runtime,
             quiet: end.child_token(),
             end,
@@ -188,29 +188,19 @@ impl Inner {
 
     /// Spawns a task of the host; it is dropped where it stands when the host ends.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let end = self.end.clone();
         // A future that another one captures and awaits takes its size twice: 3 KiB of an idle
-        // connection, 1 KiB of an idle stream.
-        let mut task = Box::pin(task);
-        self.tasks.spawn_on(
-            async move {
-                tokio::select! {
-                    biased;
-                    () = end.cancelled() => {}
-                    () = &mut task => {}
-                }
-            },
-            &self.runtime,
-        );
+        // connection.
+        let task = Box::pin(task);
+        self.tasks.spawn(&self.runtime, |running| async move {
+            let _running = running;
+            task.await;
+        });
     }
 
-    /// The same inside of `span`; one that is disabled takes no memory.
-    pub(crate) fn spawn_in(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
-        if span.is_disabled() {
-            self.spawn(task);
-        } else {
-            self.spawn(task.instrument(span));
-        }
+    /// Ends every task.
+    fn end(&self) {
+        self.end.cancel();
+        self.tasks.end();
     }
 
     pub(crate) fn transport(&self, addr: &Multiaddr) -> Option<&dyn Transport> {
@@ -322,7 +312,7 @@ fn rank(conn: &Conn) -> (bool, usize, u64) {
 
 impl Host {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        let owner = Arc::new(Owner(inner.end.clone()));
+        let owner = Arc::new(Owner(Arc::clone(&inner)));
         Self { inner, _owner: owner }
     }
 
@@ -580,13 +570,12 @@ impl Host {
                 tracing::debug!(peer = %conn.peer(), "the connection did not end in time");
             }
         }
-        inner.end.cancel();
+        inner.end();
         // Handlers and the gater may hold handles of this host: a circle that ends here, also
         // where one of them has called this and ends with the other tasks.
         inner.protocols.clear();
         let gater = inner.gater.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(gater);
-        inner.tasks.close();
         inner.tasks.wait().await;
     }
 }

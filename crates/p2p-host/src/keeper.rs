@@ -58,7 +58,11 @@ impl Keeper {
 
     /// Starts the task. It ends when the host has, and what is known is written.
     pub(crate) fn begin(self, host: &Arc<Inner>) {
-        host.tasks.spawn_on(keep(Arc::clone(host), self), &host.runtime);
+        let (host, running) = (Arc::clone(host), host.tasks.begin());
+        host.runtime.clone().spawn(async move {
+            let _running = running;
+            keep(host, self).await;
+        });
     }
 
     fn start(

@@ -100,7 +100,7 @@ struct Counts {
     streams_inbound: usize,
     streams_outbound: usize,
     peers: HashMap<PeerId, PeerCounts>,
-    protocols: HashMap<ProtocolId, ProtocolCounts>,
+    protocols: HashMap<Arc<ProtocolId>, ProtocolCounts>,
     ranges: HashMap<IpRange, RangeCounts>,
     rates: Rates<IpRange>,
     /// Who held more bytes than may be, at the last look.
@@ -181,6 +181,13 @@ impl Counts {
             Role::Initiator => &mut self.streams_outbound,
             Role::Responder => &mut self.streams_inbound,
         }
+    }
+
+    /// The counts of a protocol, and its name, which its streams share.
+    fn of_protocol(&mut self, protocol: &ProtocolId) -> (Arc<ProtocolId>, &mut ProtocolCounts) {
+        let known = self.protocols.get_key_value(protocol).map(|(name, _)| Arc::clone(name));
+        let name = known.unwrap_or_else(|| Arc::new(protocol.clone()));
+        (Arc::clone(&name), self.protocols.entry(name).or_default())
     }
 
     fn change_peer(&mut self, peer: PeerId, change: impl FnOnce(&mut PeerCounts)) {
@@ -640,7 +647,7 @@ impl Ledger {
             ),
             buffered_bytes: buffered(Scope::Peer(*peer)),
         };
-        let protocol = |(protocol, of_protocol): (&ProtocolId, &ProtocolCounts)| ProtocolUsage {
+        let protocol = |protocol: &ProtocolId, of_protocol: &ProtocolCounts| ProtocolUsage {
             protocol: protocol.clone(),
             streams_inbound: Used::new(
                 of_protocol.inbound,
@@ -655,7 +662,8 @@ impl Ledger {
             Scope::Protocol(_) | Scope::Peer(_) | Scope::Range(_) | Scope::Host => None,
         });
         let none = ProtocolCounts::default();
-        let ended = ended.map(|of| protocol((of, &none)));
+        let ended = ended.map(|name| protocol(name, &none));
+        let open = counts.protocols.iter().map(|(name, of_protocol)| protocol(name, of_protocol));
         let range = |(range, of_range): (&IpRange, &RangeCounts)| RangeUsage {
             range: *range,
             connections: Used::new(
@@ -677,7 +685,7 @@ impl Ledger {
         let mut report = UsageReport {
             host: self.usage_of(&counts, bytes(&Scope::Host)),
             peers: counts.peers.iter().map(peer).collect(),
-            protocols: counts.protocols.iter().map(protocol).chain(ended).collect(),
+            protocols: open.chain(ended).collect(),
             ip_ranges: counts.ranges.iter().map(range).collect(),
             ip_rates: counts.rates.used(now).filter_map(rate).collect(),
         };
@@ -768,24 +776,24 @@ impl Account {
 pub(crate) struct StreamPlace {
     account: Arc<Account>,
     role: Role,
-    protocol: Option<ProtocolId>,
+    protocol: Option<Arc<ProtocolId>>,
 }
 
 impl StreamPlace {
     /// Counts an outbound stream as one of its protocol, and gives the name that these share.
     pub(crate) fn outbound_of(mut self, protocol: &ProtocolId) -> (Self, ProtocolId) {
         let mut counts = self.account.ledger.counts();
-        let of_protocol = counts.protocols.entry(protocol.clone());
-        let shared = of_protocol.key().clone();
-        of_protocol.or_default().outbound += 1;
+        let (shared, of_protocol) = counts.of_protocol(protocol);
+        of_protocol.outbound += 1;
         drop(counts);
-        self.protocol = Some(shared.clone());
-        (self, shared)
+        let name = ProtocolId::clone(&shared);
+        self.protocol = Some(shared);
+        (self, name)
     }
 
     /// The protocol that it was counted for.
     pub(crate) fn protocol(&self) -> Option<&ProtocolId> {
-        self.protocol.as_ref()
+        self.protocol.as_deref()
     }
 
     /// Takes a place for an inbound stream among those of its protocol, and gives the name that these
@@ -812,9 +820,7 @@ impl StreamPlace {
             ledger.refuse(&limit);
             return Err(limit);
         }
-        let of_protocol = counts.protocols.entry(protocol.clone());
-        let shared = of_protocol.key().clone();
-        let of_protocol = of_protocol.or_default();
+        let (shared, of_protocol) = counts.of_protocol(protocol);
         of_protocol.inbound_max = Some(max.value);
         let of_peer = of_protocol.inbound_by_peer.get(peer).copied().unwrap_or_default();
         let (count, peers) = (of_protocol.inbound, of_protocol.inbound_by_peer.len());
@@ -832,8 +838,9 @@ impl StreamPlace {
         of_protocol.inbound += 1;
         *of_protocol.inbound_by_peer.entry(*peer).or_default() += 1;
         drop(counts);
-        self.protocol = Some(shared.clone());
-        Ok((self, shared))
+        let name = ProtocolId::clone(&shared);
+        self.protocol = Some(shared);
+        Ok((self, name))
     }
 }
 

@@ -93,6 +93,7 @@ mod proto;
 mod rank;
 mod rates;
 mod target;
+mod tasks;
 mod trim;
 mod upgrade;
 mod usage;

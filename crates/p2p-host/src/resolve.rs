@@ -10,9 +10,8 @@ use tokio::{
     task::{Id, JoinSet},
     time::{Instant, timeout},
 };
-use tokio_util::task::TaskTracker;
 
-use crate::{Cause, DialAttempt, Stage, Target, host::Inner};
+use crate::{Cause, DialAttempt, Stage, Target, host::Inner, tasks::Tasks};
 
 /// `/dnsaddr` records that lead to one another, at most (DNS-04).
 const DEPTH_MAX: usize = 4;
@@ -53,7 +52,7 @@ impl fmt::Debug for Resolver {
 pub(crate) struct Names {
     expansion: Expansion,
     resolver: Resolver,
-    tasks: TaskTracker,
+    tasks: Tasks,
     running: JoinSet<Result<Answer, ResolveError>>,
     lookups: HashMap<Id, (usize, String)>,
 }
@@ -100,7 +99,11 @@ impl Names {
                 continue;
             };
             let name = query.name.clone();
-            let task = self.running.spawn(self.tasks.track_future(ask(resolver, query)));
+            let running = self.tasks.begin();
+            let task = self.running.spawn(async move {
+                let _running = running;
+                ask(resolver, query).await
+            });
             self.lookups.insert(task.id(), (lookup, name));
         }
         let (id, answer) = match self.running.join_next_with_id().await? {
