@@ -106,16 +106,79 @@ struct Facts {
 /// ```
 pub struct Stream {
     // Boxed: a future that is given a stream mostly has it twice, as an argument and in its body.
-    parts: Box<Parts>,
+    parts: Box<dyn Parts>,
 }
 
-struct Parts {
-    send: Box<dyn SendHalf>,
-    recv: Box<dyn RecvHalf>,
+/// The parts of a stream, in one piece of memory where the halves are a multiplexer's own.
+trait Parts: Send {
+    fn state(&self) -> &State;
+    fn state_mut(&mut self) -> &mut State;
+    fn send(&mut self) -> &mut dyn SendHalf;
+    fn recv(&mut self) -> &mut dyn RecvHalf;
+    fn apart(self: Box<Self>) -> Apart;
+}
+
+struct State {
     facts: Facts,
     /// The halves are not at their ends.
     sends: bool,
     receives: bool,
+}
+
+struct Together<S, R> {
+    send: S,
+    recv: R,
+    state: State,
+}
+
+struct Apart {
+    send: Box<dyn SendHalf>,
+    recv: Box<dyn RecvHalf>,
+    state: State,
+}
+
+impl<S: SendHalf, R: RecvHalf> Parts for Together<S, R> {
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    fn send(&mut self) -> &mut dyn SendHalf {
+        &mut self.send
+    }
+
+    fn recv(&mut self) -> &mut dyn RecvHalf {
+        &mut self.recv
+    }
+
+    fn apart(self: Box<Self>) -> Apart {
+        Apart { send: Box::new(self.send), recv: Box::new(self.recv), state: self.state }
+    }
+}
+
+impl Parts for Apart {
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    fn send(&mut self) -> &mut dyn SendHalf {
+        self.send.as_mut()
+    }
+
+    fn recv(&mut self) -> &mut dyn RecvHalf {
+        self.recv.as_mut()
+    }
+
+    fn apart(self: Box<Self>) -> Apart {
+        *self
+    }
 }
 
 /// The sending half of a [`Stream`].
@@ -133,20 +196,17 @@ pub struct RecvStream {
 impl Stream {
     /// Makes a stream of its halves; for multiplexers.
     #[must_use]
-    pub fn new(
-        connection: Arc<ConnectionInfo>,
-        send: Box<dyn SendHalf>,
-        recv: Box<dyn RecvHalf>,
-    ) -> Self {
+    pub fn new(connection: Arc<ConnectionInfo>, send: impl SendHalf, recv: impl RecvHalf) -> Self {
         let facts = Facts { connection, protocol: None, held: None };
-        Self { parts: Box::new(Parts { send, recv, facts, sends: true, receives: true }) }
+        let state = State { facts, sends: true, receives: true };
+        Self { parts: Box::new(Together { send, recv, state }) }
     }
 
     /// Names the protocol that was negotiated; for hosts.
     #[must_use]
     pub fn with_protocol(mut self, protocol: ProtocolId) -> Self {
-        self.parts.send.set_protocol(&protocol);
-        self.parts.facts.protocol = Some(protocol);
+        self.parts.send().set_protocol(&protocol);
+        self.parts.state_mut().facts.protocol = Some(protocol);
         self
     }
 
@@ -154,40 +214,40 @@ impl Stream {
     /// or dropped); for hosts.
     #[must_use]
     pub fn holding(mut self, value: Arc<dyn Any + Send + Sync>) -> Self {
-        self.parts.facts.held = Some(value);
+        self.parts.state_mut().facts.held = Some(value);
         self
     }
 
     /// Puts a layer around the receiving half; for hosts.
     #[must_use]
-    pub fn map_recv(mut self, layer: impl FnOnce(Box<dyn RecvHalf>) -> Box<dyn RecvHalf>) -> Self {
-        self.parts.recv = layer(self.parts.recv);
-        self
+    pub fn map_recv(self, layer: impl FnOnce(Box<dyn RecvHalf>) -> Box<dyn RecvHalf>) -> Self {
+        let Apart { send, recv, state } = self.parts.apart();
+        Self { parts: Box::new(Apart { send, recv: layer(recv), state }) }
     }
 
     /// Puts a layer around the sending half; for hosts.
     #[must_use]
-    pub fn map_send(mut self, layer: impl FnOnce(Box<dyn SendHalf>) -> Box<dyn SendHalf>) -> Self {
-        self.parts.send = layer(self.parts.send);
-        self
+    pub fn map_send(self, layer: impl FnOnce(Box<dyn SendHalf>) -> Box<dyn SendHalf>) -> Self {
+        let Apart { send, recv, state } = self.parts.apart();
+        Self { parts: Box::new(Apart { send: layer(send), recv, state }) }
     }
 
     /// The protocol that was negotiated; `None` before that.
     #[must_use]
     pub fn protocol(&self) -> Option<&ProtocolId> {
-        self.parts.facts.protocol.as_ref()
+        self.parts.state().facts.protocol.as_ref()
     }
 
     /// The connection that carries the stream.
     #[must_use]
     pub fn connection(&self) -> &Arc<ConnectionInfo> {
-        &self.parts.facts.connection
+        &self.parts.state().facts.connection
     }
 
     /// The peer at the other end, as the secure channel has verified it.
     #[must_use]
     pub fn peer(&self) -> PeerId {
-        self.parts.facts.connection.peer()
+        self.connection().peer()
     }
 
     /// Sends `data` without copying it.
@@ -198,7 +258,7 @@ impl Stream {
     /// # Cancel safety
     /// What was not taken is in `data`.
     pub async fn send(&mut self, data: &mut Bytes) -> Result<(), StreamError> {
-        send_all(self.parts.send.as_mut(), data).await
+        send_all(self.parts.send(), data).await
     }
 
     /// Takes at most `max` received bytes without copying them; `None` is the peer's end.
@@ -209,10 +269,10 @@ impl Stream {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
-        let result = poll_fn(|cx| self.parts.recv.poll_chunk(cx, max)).await;
+        let result = poll_fn(|cx| self.parts.recv().poll_chunk(cx, max)).await;
         match &result {
-            Ok(None) => self.parts.end_recv(),
-            Err(error) if is_final(error) => self.parts.end(),
+            Ok(None) => self.parts.state_mut().end_recv(),
+            Err(error) if is_final(error) => self.parts.state_mut().end(),
             Ok(Some(_)) | Err(_) => {}
         }
         result
@@ -223,25 +283,25 @@ impl Stream {
     /// comes in later can be read, once another deadline is set. `None`, as at first, waits for
     /// ever. What can be done without waiting is done after the deadline too.
     pub fn set_read_deadline(&mut self, at: Option<Instant>) {
-        self.parts.recv.set_deadline(at);
+        self.parts.recv().set_deadline(at);
     }
 
     /// The same for calls that write, which wait when the peer's window or the send buffer is
     /// full. `shutdown` and `reset` never wait.
     pub fn set_write_deadline(&mut self, at: Option<Instant>) {
-        self.parts.send.set_deadline(at);
+        self.parts.send().set_deadline(at);
     }
 
     /// Ends the stream at once, in both directions, and tells the peer why where the protocol can.
     pub fn reset(&mut self, code: ErrorCode) {
-        self.parts.send.reset(code);
-        self.parts.end();
+        self.parts.send().reset(code);
+        self.parts.state_mut().end();
     }
 
     /// Splits the stream for use in two tasks, without a lock between them.
     #[must_use]
     pub fn into_halves(self) -> (SendStream, RecvStream) {
-        let Parts { send, recv, facts, sends, receives } = *self.parts;
+        let Apart { send, recv, state: State { facts, sends, receives } } = self.parts.apart();
         let held = |open: bool| facts.held.clone().filter(|_| open);
         (
             SendStream { half: send, facts: Facts { held: held(sends), ..facts.clone() } },
@@ -250,7 +310,7 @@ impl Stream {
     }
 }
 
-impl Parts {
+impl State {
     fn end_send(&mut self) {
         self.sends = false;
         if !self.receives {
@@ -378,20 +438,20 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.parts.send).poll_write(cx, buf));
+        let result = ready!(Pin::new(self.parts.send()).poll_write(cx, buf));
         if result.as_ref().is_err_and(is_final_io) {
-            self.parts.end_send();
+            self.parts.state_mut().end_send();
         }
         Poll::Ready(result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.parts.send).poll_flush(cx)
+        Pin::new(self.parts.send()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(Pin::new(&mut self.parts.send).poll_shutdown(cx));
-        self.parts.end_send();
+        let result = ready!(Pin::new(self.parts.send()).poll_shutdown(cx));
+        self.parts.state_mut().end_send();
         Poll::Ready(result)
     }
 }
@@ -403,13 +463,13 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.parts.recv).poll_read(cx, buf));
+        let result = ready!(Pin::new(self.parts.recv()).poll_read(cx, buf));
         if is_end(&result, before, buf) {
-            self.parts.end_recv();
+            self.parts.state_mut().end_recv();
         }
         if result.as_ref().is_err_and(is_final_io) {
             // A stream that was reset is of no use in either direction.
-            self.parts.end();
+            self.parts.state_mut().end();
         }
         Poll::Ready(result)
     }
@@ -438,7 +498,7 @@ fn is_final_io(error: &io::Error) -> bool {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.parts.facts.debug(f, "Stream")
+        self.parts.state().facts.debug(f, "Stream")
     }
 }
 

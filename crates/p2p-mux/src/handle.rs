@@ -215,7 +215,7 @@ impl MuxStream {
     }
 
     fn into_stream(self, info: Arc<ConnectionInfo>) -> Stream {
-        Stream::new(info, Box::new(self.send), Box::new(self.recv))
+        Stream::new(info, self.send, self.recv)
     }
 
     /// Lets calls that read wait until `at` at most: then they fail with

@@ -118,7 +118,7 @@ fn flawed_stream(stream: Stream, flaw: Flaw) -> Stream {
     let reading = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let send = FlawedSend { send, flaw, reading: Arc::clone(&reading), shut: false };
     let recv = FlawedRecv { recv, flaw, reading, first: None, count: 0 };
-    Stream::new(info, Box::new(send), Box::new(recv))
+    Stream::new(info, send, recv)
 }
 
 struct FlawedSend {

@@ -34,7 +34,7 @@ const MIB: Bounds =
 const REQUEST: Bounds =
     Bounds { reads: 2.5, writes: 2.5, allocations: 0.1, tasks: 7.5, copied: 1.0 };
 /// What an idle echo stream holds on both sides together, in bytes.
-const IDLE_STREAM: u64 = 2_300;
+const IDLE_STREAM: u64 = 1_430;
 /// What part of the payload may be copied without a secure channel, on each way: the little of a
 /// frame that is left at the end of a buffer.
 const CLEAR_COPIED_MAX: f64 = 0.02;
