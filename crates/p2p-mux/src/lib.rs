@@ -52,7 +52,7 @@
 //!
 //! | of | bytes |
 //! |---|---|
-//! | a stream, received | its window and 16 KiB; the window is 256 KiB at first, and grows to what the application reads in two round trips, up to 128 MiB; at once where another stream needed that, to half of what the connection has left |
+//! | a stream, received | its window and 16 KiB; the window is 256 KiB at first, and grows to what the application reads in two round trips, up to 128 MiB; at once where another stream needed that, to three quarters of what the connection has left |
 //! | a stream, to be sent | 128 KiB, in up to 212 KiB of chunks that small writes are gathered in |
 //! | a connection, received | 272 KiB for each of at most 768 streams, and 128 MiB of growth: 332 MiB |
 //! | a connection, to be sent | 256 KiB, and 4 KiB for each stream; up to two thirds more where writes are small |

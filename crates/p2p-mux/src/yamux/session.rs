@@ -751,6 +751,11 @@ impl MuxCore for Session {
         if let Some(stream) = self.streams.get_mut(&number) {
             self.names.remove(stream.protocol);
             stream.protocol = self.names.add(protocol);
+            let open = stream.recv.phase == RecvPhase::Open && stream.error.is_none();
+            if open && self.windows.foresees(protocol, self.now) {
+                stream.recv.update_due = true;
+                self.schedule_control(number);
+            }
         }
     }
 

@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use p2p_core::{ErrorCode, StreamError};
+use p2p_core::{ErrorCode, ProtocolId, StreamError};
 
 use super::{
     Config, WINDOW_INITIAL,
@@ -31,6 +31,8 @@ const WASTE_LEN_MAX: usize = 256;
 const BLOCK_LEN_MIN: usize = 64;
 /// Credit below this many bytes is not worth a frame.
 const UPDATE_MIN: u32 = 64 << 10;
+/// So much is always worth one: of a large window even an eighth is much that the peer has to do without.
+const UPDATE_MAX: u32 = 1 << 20;
 /// Windows are made for a round trip of no less: one that was measured while nothing flowed leaves out
 /// the turns that both sides take with what does, and each would wait for the other.
 const ROUND_TRIP_MIN: Duration = Duration::from_micros(500);
@@ -457,7 +459,8 @@ impl RecvSide {
     /// (YAMUX-29); then a peer that is held back by it may be left with half a window for each
     /// round trip.
     pub(super) fn wants_update(&self) -> bool {
-        self.phase == RecvPhase::Open && self.missing() >= (self.target / 8).max(UPDATE_MIN)
+        self.phase == RecvPhase::Open
+            && self.missing() >= (self.target / 8).clamp(UPDATE_MIN, UPDATE_MAX)
     }
 
     fn missing(&self) -> u32 {
@@ -472,12 +475,13 @@ impl RecvSide {
     /// over a quarter of a round trip at least, since peers that wait for credit send in bursts, and
     /// those that send many streams by turns.
     /// That is the effect of the window of a round trip ago: while it rises, the window is set
-    /// for as much more again, as Linux does for TCP, and so doubles in each round trip. A stream that
-    /// is read begins with what one before it has come to, as far as there is enough for others.
+    /// for as much more again, as Linux does for TCP, and so doubles in each round trip. The first credit
+    /// is what one before it has come to, as far as there is enough for others.
     pub(super) fn grant(
         &mut self,
         now: Instant,
         round_trip: Option<Duration>,
+        protocol: Option<&ProtocolId>,
         windows: &mut Windows,
         config: &Config,
     ) -> u32 {
@@ -501,7 +505,7 @@ impl RecvSide {
                     let more = u64::from(wanted) * u64::from(more) / u64::from(pace.wanted);
                     let ahead = wanted.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
                     pace.wanted = pace.wanted.max(wanted);
-                    windows.learn(wanted, now);
+                    windows.learn(wanted, protocol, now);
                     let wanted = ahead.min(config.window_max).min(self.target.saturating_mul(2));
                     self.target += windows.grow(wanted.saturating_sub(self.target));
                     (pace.measured_at, pace.read) = (now, 0);

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Config;
+use p2p_core::ProtocolId;
+
+use super::{Config, WINDOW_INITIAL};
 
 /// How long it is known what an earlier stream's window was.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
@@ -48,8 +50,17 @@ pub(super) struct Windows {
     growth_max: u64,
     growth: u64,
     inbound: u64,
-    /// The window that what was read of a stream has asked for, in bytes, and when.
-    known: Option<(u32, Instant)>,
+    known: Option<Known>,
+}
+
+/// What has been learned of the link by reading a stream.
+#[derive(Debug)]
+struct Known {
+    /// The window that what was read has asked for, in bytes.
+    wanted: u32,
+    at: Instant,
+    /// Whose stream it was.
+    protocol: Option<ProtocolId>,
 }
 
 impl Windows {
@@ -66,25 +77,34 @@ impl Windows {
         u32::try_from(granted).expect("no more than was wanted")
     }
 
-    /// Notes that a stream's window should be of `wanted` bytes: that is of the link as much as of the
-    /// stream.
-    pub(super) fn learn(&mut self, wanted: u32, now: Instant) {
-        if self.known(now) <= wanted {
-            self.known = Some((wanted, now));
+    /// Notes that the window of a stream of `protocol` should be of `wanted` bytes: that is of the link as
+    /// much as of the stream.
+    pub(super) fn learn(&mut self, wanted: u32, protocol: Option<&ProtocolId>, now: Instant) {
+        if self.known(now).is_none_or(|known| known.wanted <= wanted) {
+            self.known = Some(Known { wanted, at: now, protocol: protocol.cloned() });
         }
     }
 
-    /// What is known of the window that the next stream will need, in bytes.
-    fn known(&self, now: Instant) -> u32 {
-        let fresh = |at: Instant| now.saturating_duration_since(at) <= KNOWN_FOR;
-        self.known.filter(|(_, at)| fresh(*at)).map_or(0, |(wanted, _)| wanted)
+    fn known(&self, now: Instant) -> Option<&Known> {
+        self.known.as_ref().filter(|known| now.saturating_duration_since(known.at) <= KNOWN_FOR)
     }
 
-    /// The window that a stream begins with, in bytes: what is known, but no more than half of what the
-    /// connection has left, for those that come later.
+    /// Whether a stream of `protocol` will need a larger window than it has, since one has needed it:
+    /// it can be told at once, and not only when some of its data have been read.
+    pub(super) fn foresees(&self, protocol: &ProtocolId, now: Instant) -> bool {
+        let known = self.known(now);
+        known.is_some_and(|known| {
+            known.protocol.as_ref() == Some(protocol) && known.wanted > WINDOW_INITIAL
+        })
+    }
+
+    /// The window that a stream begins with, in bytes: what is known, but no more than three quarters of
+    /// what the connection has left, for those that come later.
     pub(super) fn first(&self, now: Instant) -> u32 {
-        let half = self.growth_max.saturating_sub(self.growth) / 2;
-        self.known(now).min(u32::try_from(half).unwrap_or(u32::MAX))
+        let share = self.growth_max.saturating_sub(self.growth) / 4 * 3;
+        self.known(now)
+            .map_or(0, |known| known.wanted)
+            .min(u32::try_from(share).unwrap_or(u32::MAX))
     }
 
     /// Gives back what a window had grown by.

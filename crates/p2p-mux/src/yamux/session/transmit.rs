@@ -84,7 +84,8 @@ impl Session {
         }
         let credit = if update && stream.recv.phase == RecvPhase::Open {
             let round_trip = self.ping.round_trip;
-            stream.recv.grant(self.now, round_trip, &mut self.windows, &self.config)
+            let protocol = self.names.get(stream.protocol);
+            stream.recv.grant(self.now, round_trip, protocol, &mut self.windows, &self.config)
         } else {
             0
         };

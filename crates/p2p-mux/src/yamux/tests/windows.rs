@@ -1,5 +1,7 @@
 //! Credit: what may be sent, and when more is granted.
 
+use p2p_core::ProtocolId;
+
 use super::*;
 
 /// Reads everything and gives the credit that is granted for it.
@@ -212,7 +214,7 @@ fn yamux_30_a_stream_begins_with_the_window_of_the_one_before() {
     for _ in 0..9 {
         most = round(&mut rig, one, &mut window, 100 * MILLI);
     }
-    assert!(most > 16 * MIB, "{most}");
+    assert!(most > 24 * MIB, "{most}");
     rig.session.reset(one, ErrorCode::NONE);
     rig.release(one);
     rig.frames();
@@ -232,11 +234,57 @@ fn yamux_30_a_stream_begins_with_the_window_of_the_one_before() {
         rig.now += Duration::from_secs(4);
         credit
     };
-    let half = 16 * MIB - WINDOW_INITIAL + 100_100;
-    assert_eq!(first_credit(3), half, "half of what there is for the connection");
-    assert_eq!(first_credit(5), half);
+    let most = 24 * MIB - WINDOW_INITIAL + 100_100;
+    assert_eq!(first_credit(3), most, "three quarters of what there is for the connection");
+    assert_eq!(first_credit(5), most);
     first_credit(7);
     assert_eq!(first_credit(9), 100_100, "links do change in ten seconds");
+}
+
+/// Others wait for half of the window (YAMUX-29), which a fast link then has to do without.
+#[test]
+fn yamux_29_credit_of_a_large_window_comes_by_the_mebibyte() {
+    const MIB: u32 = 1 << 20;
+    let mut rig = Rig::with(quiet(), Role::Responder, 100 * MILLI);
+    let (one, mut window) = (rig.accepted(1), WINDOW_INITIAL);
+    while window < 16 * MIB {
+        round(&mut rig, one, &mut window, 100 * MILLI);
+    }
+    for (read, credit) in [(MIB - 1, 0), (1, MIB)] {
+        rig.hear(&data(0, 1, &vec![0; read as usize])).unwrap();
+        assert_eq!(granted(&mut rig, one), credit);
+    }
+}
+
+/// A protocol that has needed a large window is told of it with the stream's opening, a round trip
+/// earlier than by its first data.
+#[test]
+fn yamux_30_a_protocol_that_has_needed_a_large_window_has_one_at_once() {
+    let [bulk, other] = ["/bulk", "/other"].map(|name| ProtocolId::new(name).unwrap());
+    let mut rig = Rig::with(quiet(), Role::Responder, 100 * MILLI);
+    let credit_of = |rig: &mut Rig, id: StreamId, protocol: &ProtocolId| {
+        rig.session.set_protocol(id, protocol);
+        let updates = rig.frames().into_iter().filter(|frame| frame.kind == UPDATE);
+        updates.map(|frame| frame.length).sum::<u32>()
+    };
+    let (one, mut window) = (rig.accepted(1), WINDOW_INITIAL);
+    assert_eq!(credit_of(&mut rig, one, &bulk), 0, "nothing is known");
+    let wanted = (0..5).map(|_| round(&mut rig, one, &mut window, 100 * MILLI)).last();
+    assert!(wanted > Some(WINDOW_INITIAL));
+    let (three, five) = (rig.accepted(3), rig.accepted(5));
+    assert_eq!(credit_of(&mut rig, three, &other), 0, "it has needed none");
+    let growth = rig.session.counters().growth;
+    let credit = credit_of(&mut rig, five, &bulk);
+    assert!(credit > 2 * WINDOW_INITIAL, "{credit}");
+    assert_eq!(rig.session.counters().growth, growth + credit);
+    rig.hear(&data(0, 5, &[0; 100_000])).unwrap();
+    assert_eq!(granted(&mut rig, five), 0, "and no more for what it reads first");
+    let seven = rig.accepted(7);
+    rig.session.stop(seven, ErrorCode::NONE);
+    assert_eq!(credit_of(&mut rig, seven, &bulk), 0, "nobody reads it");
+    rig.now += Duration::from_secs(11);
+    let nine = rig.accepted(9);
+    assert_eq!(credit_of(&mut rig, nine, &bulk), 0, "links do change in ten seconds");
 }
 
 /// A window at most doubles with each round trip, however much was read meanwhile.
