@@ -223,7 +223,7 @@ pub fn plan(options: &Options) -> Vec<Case> {
             name: "bulk-delayed",
             scenario: "bulk-up",
             delay_ms: Some(50),
-            rounds: 1,
+            rounds: rounds.min(3),
             runtimes: vec![Runtime::Multi],
             variants: vec![variant(
                 "rtt of 100 ms",

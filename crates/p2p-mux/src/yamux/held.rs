@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-/// So many are kept for the next halves that hold something, until the connection is idle.
+/// So many are kept for the next halves that hold something, as long as the connection has streams and
+/// is not idle.
 const SPARES_MAX: usize = 16;
 /// One that is kept has room for up to this many chunks.
 const CHUNKS_KEPT: usize = 32;
@@ -47,6 +48,11 @@ impl<T> Spares<T> {
             held.tail = BytesMut::new();
         }
         self.0.push(held);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn clear(&mut self) {

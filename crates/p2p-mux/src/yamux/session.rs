@@ -245,7 +245,17 @@ impl Session {
         } else {
             self.outbound -= 1;
         }
+        if self.streams.is_empty() {
+            self.release_spares();
+        }
         self.tell_openers();
+    }
+
+    /// Gives back what is kept for the next streams.
+    fn release_spares(&mut self) {
+        self.names.shrink_to_fit();
+        self.stock.spares.clear();
+        self.spares.clear();
     }
 
     fn tell_reader(&mut self, id: u32) {
@@ -495,12 +505,10 @@ impl MuxCore for Session {
 
     fn handle_idle(&mut self) {
         self.streams.shrink_to_fit();
-        self.names.shrink_to_fit();
+        self.release_spares();
         for stream in self.streams.values_mut() {
             stream.recv.copy_referenced();
         }
-        self.stock.spares.clear();
-        self.spares.clear();
         if self.headers.is_empty() {
             self.headers = BytesMut::new();
         }

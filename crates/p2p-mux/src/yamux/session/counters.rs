@@ -64,6 +64,11 @@ impl Session {
         self.live(id).map_or(0, |(_, stream)| stream.recv.held())
     }
 
+    /// What is kept for the next streams that hold bytes.
+    pub(in crate::yamux) fn kept(&self) -> usize {
+        self.spares.len() + self.stock.spares.len()
+    }
+
     pub(in crate::yamux) fn clock(&self) -> Instant {
         self.now
     }

@@ -244,3 +244,24 @@ fn nothing_grows_while_nothing_can_be_sent() {
     assert!(most < 400, "{most} entries");
     assert_eq!(rig.session.counters().queued, 5);
 }
+
+/// What streams have held bytes in is kept for others as long as there are some.
+#[test]
+fn what_streams_have_held_bytes_in_goes_with_the_last_of_them() {
+    let mut rig = Rig::server();
+    let streams = [1, 3].map(|number| rig.accepted(number));
+    for _ in 0..3 {
+        for id in streams {
+            rig.hear(&data(0, number(id), b"question")).unwrap();
+            assert_eq!(rig.read_all(id).0, b"question");
+            assert_eq!(rig.write(id, b"answer"), 6);
+            rig.frames();
+        }
+    }
+    for (id, kept) in streams.into_iter().zip([2, 0]) {
+        rig.session.reset(id, ErrorCode::NONE);
+        rig.release(id);
+        rig.frames();
+        assert_eq!(rig.session.kept(), kept);
+    }
+}
