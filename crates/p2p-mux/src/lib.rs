@@ -102,7 +102,6 @@ mod lingering;
 mod model;
 #[cfg(any(feature = "mplex", test))]
 pub mod mplex;
-#[cfg(feature = "yamux")]
 #[cfg(any(feature = "mplex", test))]
 mod received;
 mod shared;
