@@ -322,7 +322,7 @@ pub(super) struct RecvSide {
     pub(super) given_up: Option<ErrorCode>,
     /// The size that the window is kept at, in bytes.
     target: u32,
-    /// How fast it is read: of those alone of which so much is that the peer hears of it.
+    /// How fast it is read: of those alone that have given credit.
     pace: Option<Box<Pace>>,
     /// What was received and not read, where anything was.
     held: Option<Box<Held<Chunk>>>,

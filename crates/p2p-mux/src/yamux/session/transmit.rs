@@ -89,7 +89,12 @@ impl Session {
         } else {
             0
         };
-        let flags = stream.opening_flags();
+        let mut flags = stream.opening_flags();
+        // py-libp2p does not take what comes with a SYN.
+        if credit > 0 && flags == Flags::SYN {
+            self.put_header(Kind::WindowUpdate, flags, id, 0);
+            flags = Flags::NONE;
+        }
         if credit > 0 || flags != Flags::NONE {
             self.put_header(Kind::WindowUpdate, flags, id, credit);
         }

@@ -287,6 +287,25 @@ fn yamux_30_a_protocol_that_has_needed_a_large_window_has_one_at_once() {
     assert_eq!(credit_of(&mut rig, nine, &bulk), 0, "links do change in ten seconds");
 }
 
+/// py-libp2p ignores what is on a window update with SYN: both sides would wait for each other.
+#[test]
+fn yamux_24_credit_that_is_given_at_once_does_not_ride_on_syn() {
+    let bulk = ProtocolId::new("/bulk").unwrap();
+    let mut rig = Rig::with(quiet(), Role::Responder, 100 * MILLI);
+    let (one, mut window) = (rig.accepted(1), WINDOW_INITIAL);
+    rig.session.set_protocol(one, &bulk);
+    while round(&mut rig, one, &mut window, 100 * MILLI) <= WINDOW_INITIAL {}
+    let own = rig.open();
+    rig.session.set_protocol(own, &bulk);
+    rig.write(own, b"proposal");
+    let sent = rig.frames();
+    let [syn, credit, proposal] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((syn.kind, syn.flags, syn.length), (UPDATE, SYN, 0));
+    assert_eq!((credit.kind, credit.flags), (UPDATE, 0));
+    assert!(credit.length > 0);
+    assert_eq!((proposal.flags, proposal.length), (0, 8));
+}
+
 /// A window at most doubles with each round trip, however much was read meanwhile.
 #[test]
 fn yamux_30_a_window_settles_at_twice_what_a_link_carries() {
