@@ -82,4 +82,4 @@ pub use resolve::{Resolve, ResolveError};
 pub use security::{Clear, Handshake, Open, Opened, Seal, Security, Session};
 pub use store::{STORE_ENTRY_LEN_MAX, STORE_ENTRY_VERSION, Store, StoreError};
 pub use stream::{RecvHalf, RecvStream, SendHalf, SendStream, Stream};
-pub use transport::{DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, Transport};
+pub use transport::{DialTarget, Incoming, Link, ListenEvent, Listener, Pipe, PipeRead, Transport};

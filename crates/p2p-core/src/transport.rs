@@ -1,8 +1,14 @@
-use std::{fmt, future::Future, pin::Pin};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use async_trait::async_trait;
 use multiaddr::Multiaddr;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{Muxed, PeerId, TransportError};
 
@@ -10,7 +16,7 @@ use crate::{Muxed, PeerId, TransportError};
 #[non_exhaustive]
 pub struct Pipe {
     /// What the peer sends.
-    pub read: Box<dyn AsyncRead + Unpin + Send>,
+    pub read: Box<dyn PipeRead>,
     /// What this side sends.
     pub write: Box<dyn AsyncWrite + Unpin + Send>,
     /// This side's address, where the transport knows it.
@@ -24,6 +30,15 @@ impl Pipe {
         read: impl AsyncRead + Unpin + Send + 'static,
         write: impl AsyncWrite + Unpin + Send + 'static,
     ) -> Self {
+        Self::direct(Told(read), write)
+    }
+
+    /// Makes a pipe of two halves, the first of which can be asked directly for what has come in.
+    #[must_use]
+    pub fn direct(
+        read: impl PipeRead + 'static,
+        write: impl AsyncWrite + Unpin + Send + 'static,
+    ) -> Self {
         Self { read: Box::new(read), write: Box::new(write), local: None }
     }
 
@@ -34,6 +49,37 @@ impl Pipe {
         self
     }
 }
+
+/// The half of a [`Pipe`] in which the peer sends.
+pub trait PipeRead: AsyncRead + Unpin + Send {
+    /// Receives what has come in by now, up to `buf.len()` bytes, by asking the system for it, and not the
+    /// runtime, which knows only of what had come in when it last looked. It never waits, and calls nobody:
+    /// it is for a task that looks again and again for a few microseconds, and then uses `poll_read`.
+    ///
+    /// `None`, the default, where a pipe cannot do that. `Some(Ok(0))` is the peer's end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when nothing has come in, and those of `poll_read`.
+    fn try_read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+        let _ = buf;
+        None
+    }
+}
+
+/// A half that waits to be told.
+struct Told<R>(R);
+
+impl<R: AsyncRead + Unpin + Send> AsyncRead for Told<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send> PipeRead for Told<R> {}
 
 impl fmt::Debug for Pipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

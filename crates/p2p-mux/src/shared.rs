@@ -46,6 +46,8 @@ pub(crate) struct State {
     wake_driver: bool,
     /// The driver reads on when one that reads has taken all that it was given, or one waits to write.
     readers_awaited: bool,
+    /// The driver has called several tasks at once.
+    called_several: bool,
 }
 
 /// One that serves the connection, and so needs no call for what it does itself.
@@ -122,6 +124,7 @@ impl Shared {
                 wake_acceptor: false,
                 wake_driver: false,
                 readers_awaited: false,
+                called_several: false,
             }),
         })
     }
@@ -149,6 +152,7 @@ impl Shared {
             state.close_if_unused();
             state.collect(&mut wakers);
             state.call_tasks(task, &mut wakers);
+            state.called_several |= task == Some(Task::Driver) && !wakers.others.is_empty();
             result
         };
         wakers.wake();
@@ -223,6 +227,16 @@ impl State {
     pub(crate) fn await_readers(&mut self) -> bool {
         self.readers_awaited = self.waiting.writers.is_empty();
         self.readers_awaited
+    }
+
+    /// Whether somebody has something for the driver to do since it came.
+    pub(crate) fn driver_is_called(&self) -> bool {
+        self.driver_called
+    }
+
+    /// Whether the driver has called several tasks at once since it was last asked so.
+    pub(crate) fn take_called_several(&mut self) -> bool {
+        std::mem::take(&mut self.called_several)
     }
 
     /// Has the driver called in any case.

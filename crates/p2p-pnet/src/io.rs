@@ -3,10 +3,10 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use p2p_core::Pipe;
+use p2p_core::{Pipe, PipeRead};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
@@ -49,7 +49,7 @@ where
 pub(crate) async fn protect_pipe(pipe: Pipe, psk: &PreSharedKey) -> io::Result<Pipe> {
     let Pipe { mut read, mut write, local, .. } = pipe;
     let (sending, receiving) = begin(&mut read, &mut write, psk, GREETING).await?;
-    let pipe = Pipe::new(Reader { io: read, receiving }, Writer { io: write, sending });
+    let pipe = Pipe::direct(Reader { io: read, receiving }, Writer { io: write, sending });
     Ok(match local {
         Some(local) => pipe.with_local(local),
         None => pipe,
@@ -151,12 +151,12 @@ impl<S> fmt::Debug for PrivateStream<S> {
 }
 
 /// The half of a pipe in which the peer sends.
-struct Reader<R> {
-    io: R,
+struct Reader {
+    io: Box<dyn PipeRead>,
     receiving: Receiving,
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
+impl AsyncRead for Reader {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -164,6 +164,43 @@ impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.receiving.poll_read(&mut this.io, cx, buf)
+    }
+}
+
+impl PipeRead for Reader {
+    fn try_read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut io = Asked { io: self.io.as_mut(), can: true };
+        let mut buf = ReadBuf::new(buf);
+        let read =
+            self.receiving.poll_read(&mut io, &mut Context::from_waker(Waker::noop()), &mut buf);
+        match read {
+            Poll::Pending if !io.can => None,
+            Poll::Pending => Some(Err(io::ErrorKind::WouldBlock.into())),
+            Poll::Ready(result) => Some(result.map(|()| buf.filled().len())),
+        }
+    }
+}
+
+/// A half that is asked directly, where it can be.
+struct Asked<'a> {
+    io: &'a mut dyn PipeRead,
+    can: bool,
+}
+
+impl AsyncRead for Asked<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.io.try_read(buf.initialize_unfilled()) {
+            None => {
+                self.can = false;
+                Poll::Pending
+            }
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Some(result) => Poll::Ready(result.map(|count| buf.advance(count))),
+        }
     }
 }
 
@@ -304,6 +341,51 @@ mod tests {
         let cause = error.get_ref().and_then(|e| e.downcast_ref::<LinkError>());
         assert_eq!(cause, Some(&LinkError::NonceCut { len: 5 }));
         drop(peer);
+    }
+
+    /// A half that says what it was given when it is asked, and never else.
+    struct OnlyAsked(Option<Vec<u8>>);
+
+    impl AsyncRead for OnlyAsked {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl PipeRead for OnlyAsked {
+        fn try_read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+            let given = self.0.as_mut()?;
+            if given.is_empty() {
+                return Some(Err(io::ErrorKind::WouldBlock.into()));
+            }
+            let len = buf.len().min(given.len());
+            buf[..len].copy_from_slice(&given[..len]);
+            given.drain(..len);
+            Some(Ok(len))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_can_be_asked_still_can_and_another_one_cannot() {
+        let (io, mut sent) = duplex(1_000);
+        let mut theirs = protect(io, &psk(1)).await.expect("room");
+        theirs.write_all(b"hello").await.expect("room");
+        theirs.flush().await.expect("room");
+        let mut wire = vec![0; NONCE_LEN + 5];
+        sent.read_exact(&mut wire).await.expect("sent");
+        let receiving = || Receiving::new(&psk(1), &[]);
+        let mut read = Reader { io: Box::new(OnlyAsked(Some(wire))), receiving: receiving() };
+        let mut buf = [0; 8];
+        assert_eq!(read.try_read(&mut buf).expect("it can").expect("it has"), 5);
+        assert_eq!(&buf[..5], b"hello");
+        let nothing = read.try_read(&mut buf).expect("it can").expect_err("nothing more");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        let mut deaf = Reader { io: Box::new(OnlyAsked(None)), receiving: receiving() };
+        assert!(deaf.try_read(&mut buf).is_none());
     }
 
     #[test]

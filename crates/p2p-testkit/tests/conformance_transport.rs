@@ -21,7 +21,8 @@ use std::{
 use async_trait::async_trait;
 use common::{Memory, Network};
 use p2p_core::{
-    DialTarget, Incoming, Link, ListenEvent, Listener, Multiaddr, Pipe, Transport, TransportError,
+    DialTarget, Incoming, Link, ListenEvent, Listener, Multiaddr, Pipe, PipeRead, Transport,
+    TransportError,
 };
 use p2p_testkit::conformance;
 use tokio::{
@@ -50,6 +51,9 @@ enum Flaw {
     WakesTheFirst,
     TakesEverything,
     OutlivesItsDrop,
+    AskedLosesAByte,
+    AskedSaysTheEnd,
+    AskedForgetsTheEnd,
 }
 
 struct Flawed {
@@ -201,7 +205,7 @@ fn flawed_pipe(
         let (read, write) = (Box::leak(Box::new(read)), Box::leak(Box::new(write)));
         return Pipe::new(read, write);
     }
-    Pipe::new(
+    Pipe::direct(
         FlawedRead { read, flaw, reading: Arc::clone(&reading), count: 0, first: None },
         FlawedWrite { write, flaw, reading, taken: Vec::new(), ended: false },
     )
@@ -244,6 +248,24 @@ impl<R: AsyncRead + Unpin> AsyncRead for FlawedRead<R> {
             this.reading.store(usize::from(polled.is_pending()), Ordering::Relaxed);
         }
         polled
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send> PipeRead for FlawedRead<R> {
+    fn try_read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut read = ReadBuf::new(buf);
+        let polled =
+            Pin::new(&mut self.read).poll_read(&mut Context::from_waker(Waker::noop()), &mut read);
+        let len = read.filled().len();
+        match (self.flaw, polled) {
+            (Flaw::AskedSaysTheEnd, Poll::Pending) => Some(Ok(0)),
+            (Flaw::AskedLosesAByte, Poll::Ready(Ok(()))) if len > 1 => Some(Ok(len - 1)),
+            (Flaw::AskedForgetsTheEnd, Poll::Ready(Ok(()))) if len == 0 => {
+                Some(Err(io::ErrorKind::WouldBlock.into()))
+            }
+            (_, Poll::Pending) => Some(Err(io::ErrorKind::WouldBlock.into())),
+            (_, Poll::Ready(result)) => Some(result.map(|()| len)),
+        }
     }
 }
 
@@ -337,6 +359,9 @@ async fn each_check_of_a_transport_finds_its_flaw() {
         (Flaw::WakesTheFirst, "last waker"),
         (Flaw::TakesEverything, "back-pressure"),
         (Flaw::OutlivesItsDrop, "dropped link"),
+        (Flaw::AskedLosesAByte, "asked directly"),
+        (Flaw::AskedSaysTheEnd, "asked directly"),
+        (Flaw::AskedForgetsTheEnd, "asked directly"),
     ] {
         let violation = verdict(flaw).await;
         let found = violation.as_ref().map(conformance::Violation::check);

@@ -33,6 +33,7 @@ mod accept_errors;
 mod addr;
 mod listener;
 mod ports;
+mod read_half;
 mod tcp;
 
 pub use tcp::Tcp;

@@ -10,7 +10,7 @@ use p2p_core::{DialTarget, Link, Listener, Multiaddr, Pipe, Transport, Transport
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::{addr, listener::Accepting, ports::Ports};
+use crate::{addr, listener::Accepting, ports::Ports, read_half::ReadHalf};
 
 /// A socket takes no more while it holds so many bytes that are not sent: what a message on a quiet
 /// stream waits behind. Without it that is megabytes of the streams that send in bulk: an echo of
@@ -102,7 +102,7 @@ impl Tcp {
         }
         let local = stream.local_addr();
         let (read, write) = stream.into_split();
-        let pipe = Pipe::new(read, write);
+        let pipe = Pipe::direct(ReadHalf(read), write);
         Link::Pipe(match local {
             Ok(local) => pipe.with_local(addr::from_socket(local)),
             Err(_) => pipe,

@@ -5,11 +5,12 @@ use std::{
     io,
     pin::pin,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
-use p2p_core::{ConnectionError, Open, Opened};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use p2p_core::{ConnectionError, Open, Opened, PipeRead};
+use tokio::io::AsyncReadExt;
 
 use super::{
     Prelude, TURNS_MAX,
@@ -25,8 +26,11 @@ const WORTH_LEN: usize = 4 << 10;
 /// record is left at the end of the buffer, to be moved to the next. No buffer is larger.
 pub(super) const READ_LEN_MAX: usize = 2 * 65_601;
 
+/// What is taken of an answer that a pipe was asked for, in bytes; the rest is read as ever.
+const ANSWER_LEN: usize = 1 << 10;
+
 pub(super) struct Reader {
-    pipe: Box<dyn AsyncRead + Unpin + Send>,
+    pipe: Box<dyn PipeRead>,
     open: Box<dyn Open>,
     /// The one read buffer of the connection's life.
     wire: BytesMut,
@@ -48,7 +52,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Begins with what has been received already: `wire` as it came, `plain` opened.
     pub(super) fn new(
-        pipe: Box<dyn AsyncRead + Unpin + Send>,
+        pipe: Box<dyn PipeRead>,
         open: Box<dyn Open>,
         wire: BytesMut,
         plain: BytesMut,
@@ -100,6 +104,36 @@ impl Reader {
             self.read_len = (self.read_len * 4).min(READ_LEN_MAX);
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Asks the pipe itself until then, or until `gives_up` says so; after [`Self::poll_read`], which has
+    /// made room. `None` where it cannot be asked.
+    pub(super) fn ask(
+        &mut self,
+        until: Instant,
+        gives_up: impl Fn() -> bool,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let mut answer = [0; ANSWER_LEN];
+        let room = ANSWER_LEN.min(self.wire.capacity() - self.wire.len());
+        let answer = answer.get_mut(..room).unwrap_or_default();
+        loop {
+            match self.pipe.try_read(answer)? {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Some(Poll::Ready(Err(error))),
+                Ok(count) => {
+                    let Some(answer) = answer.get(..count) else {
+                        let broken = "the pipe claims to have read more than there was room for";
+                        return Some(Poll::Ready(Err(io::Error::other(broken))));
+                    };
+                    self.wire.extend_from_slice(answer);
+                    self.filled = count == room;
+                    return Some(Poll::Ready(Ok(count)));
+                }
+            }
+            if Instant::now() >= until || gives_up() {
+                return Some(Poll::Pending);
+            }
+        }
     }
 
     /// Makes room for what the next record needs, where this buffer has it or nobody refers to its bytes.

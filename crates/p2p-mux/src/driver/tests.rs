@@ -2,6 +2,7 @@
 //! outside, in `tests/driver.rs`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod asks;
 mod readers;
 mod saturation;
 

@@ -1,4 +1,4 @@
-use std::{pin::pin, sync::Arc};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use p2p_core::{
     AddrExt as _, DialTarget, Link, ListenEvent, Listener, Multiaddr, Muxed, Pipe, Transport,
@@ -6,7 +6,7 @@ use p2p_core::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -15,6 +15,8 @@ use super::{
 
 /// How much passes each way where bytes are compared.
 const SENT_LEN: usize = 300_000;
+/// How long after a pipe had nothing it is asked again.
+const ASK_INTERVAL: Duration = Duration::from_millis(1);
 /// Dials at a time.
 const DIALS: usize = 16;
 
@@ -47,6 +49,7 @@ pub async fn transport(
         (Link::Pipe(_), Link::Pipe(_)) => {
             suite.half_close().await?;
             suite.both_ways().await?;
+            suite.asked_directly().await?;
             suite.last_waker().await?;
             suite.back_pressure().await?;
             suite.halves().await?;
@@ -57,6 +60,18 @@ pub async fn transport(
             let seen = format!("one side has {dialed:?}, the other {accepted:?}");
             Err(Check("links").seen(seen))
         }
+    }
+}
+
+/// Asks a pipe that can be asked, until it has something.
+async fn ask(pipe: &mut Pipe, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match pipe.read.try_read(buf) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Some(said) => return said,
+            None => return Err(io::Error::other("it could be asked before")),
+        }
+        sleep(ASK_INTERVAL).await;
     }
 }
 
@@ -349,6 +364,38 @@ impl Suite {
             check.that(heard == b"answer", || difference(b"answer", &heard))?;
         }
         Ok(())
+    }
+
+    /// What a pipe says when it is asked is what a read that waits would give, and no byte of it comes
+    /// twice or not at all. Most cannot be asked.
+    async fn asked_directly(&self) -> Result<(), Violation> {
+        let check = Check("asked directly");
+        let (mut one, mut other) = self.pipes(check).await?;
+        let mut asked = [0; 100];
+        match one.read.try_read(&mut asked) {
+            None => return Ok(()),
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Some(said) => return Err(check.seen(format!("{said:?} before anything was sent"))),
+        }
+        let sent = pattern(1000);
+        let mut heard = Vec::new();
+        // The first is waited for: the runtime knows of what is asked for later.
+        for (piece, waits) in sent.chunks(250).zip([true, false, true, false]) {
+            check.succeeds("a write", other.write.write_all(piece)).await?;
+            check.succeeds("a flush", other.write.flush()).await?;
+            if waits {
+                heard.push(check.succeeds("a read", one.read.read_u8()).await?);
+            }
+            let said = check.soon("what was sent", ask(&mut one, &mut asked)).await?;
+            let len = check.ok("asking for what was sent", said)?;
+            heard.extend(asked.iter().take(len));
+        }
+        check.succeeds("a shutdown", other.write.shutdown()).await?;
+        check.succeeds("a read", one.read.read_to_end(&mut heard)).await?;
+        check.that(heard == sent, || difference(&sent, &heard))?;
+        let said = check.soon("the end", ask(&mut one, &mut asked)).await?;
+        let len = check.ok("asking for the end", said)?;
+        check.that(len == 0, || format!("{len} bytes after the end"))
     }
 
     /// A read that waits holds up no write, and the reverse.
