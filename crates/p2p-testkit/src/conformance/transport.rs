@@ -15,7 +15,8 @@ use super::{
 
 /// How much passes each way where bytes are compared.
 const SENT_LEN: usize = 300_000;
-/// How long after a pipe had nothing it is asked again.
+/// How long after a pipe had nothing it is asked again: it tells nobody when there is something, which is
+/// what is checked.
 const ASK_INTERVAL: Duration = Duration::from_millis(1);
 /// Dials at a time.
 const DIALS: usize = 16;
