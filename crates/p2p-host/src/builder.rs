@@ -191,7 +191,7 @@ impl Builder {
     /// sockets are looked at; but for up to 50 µs after each message (20 over a current-thread runtime) of
     /// a connection that is alone in having such answers, and whose pipe can be asked for them
     /// ([`PipeRead::try_read`](p2p_core::PipeRead::try_read)): then its thread does nothing else, and other
-    /// sockets may wait for 1.5 ms. Each connection comes to it by itself: eight answers in time pay for one
+    /// sockets may wait for up to 3 ms. Each connection comes to it by itself: eight answers in time pay for one
     /// wait in vain, so that a peer that is milliseconds away is never waited for.
     pub fn busy_poll(mut self, most: Duration) -> Self {
         self.config.busy_poll = most;

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use busy_poll::{BusyPoll, end_turn_of_thread};
+use busy_poll::BusyPoll;
 use bytes::BytesMut;
 use p2p_core::{Clear, ConnectionError, ConnectionInfo, MuxCore, Muxed, Open, Pipe, Seal};
 use reader::{READ_LEN_MAX, Reader};
@@ -152,7 +152,6 @@ impl Setup {
             readers_by: None,
             patient: true,
             busy_poll: BusyPoll::new(self.busy_poll),
-            asked: false,
             sleep: None,
             first: true,
         };
@@ -198,8 +197,6 @@ pub struct Driver {
     /// None of them was waited for in vain, since all former buffers were let go.
     patient: bool,
     busy_poll: Option<BusyPoll>,
-    /// The pipe was asked for something in this poll, and had it.
-    asked: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     first: bool,
 }
@@ -250,10 +247,7 @@ impl Future for Driver {
             };
             if moved == Moved::Nothing && this.poll_sleep(cx).is_pending() {
                 this.leave_writer();
-                this.busy_poll.iter_mut().for_each(|busy| busy.poll_again(cx));
-                if std::mem::take(&mut this.asked) {
-                    end_turn_of_thread(cx);
-                }
+                this.busy_poll.iter_mut().for_each(|busy| busy.rest(cx));
                 return Poll::Pending;
             }
             if read_len >= READ_TURN_LEN {
@@ -395,7 +389,7 @@ impl Driver {
                 break;
             }
             let mut read = self.reader.poll_read(cx);
-            // Not while others have what they were called for.
+            // Not in a poll that has called others for what they wait for.
             if read.is_pending() && *read_len == 0 {
                 read = self.ask_pipe(wrote);
             }
@@ -424,14 +418,11 @@ impl Driver {
     fn ask_pipe(&mut self, wrote: &mut u64) -> Poll<io::Result<usize>> {
         let Some(busy) = &mut self.busy_poll else { return Poll::Pending };
         busy.note(std::mem::take(wrote), 0);
-        let several = self.shared.with_driver(|state| state.take_called_several());
+        let several = || self.shared.with_driver(|state| state.take_called_several());
         let Some(until) = busy.ask_until(several) else { return Poll::Pending };
-        let called = || self.shared.with_driver(|state| state.driver_is_called());
-        let answer = self.reader.ask(until, called);
+        let answer = self.reader.ask(until, || self.shared.has_called_driver());
         busy.note_asked(answer.as_ref().map(Poll::is_ready));
-        let answer = answer.unwrap_or(Poll::Pending);
-        self.asked = answer.is_ready();
-        answer
+        answer.unwrap_or(Poll::Pending)
     }
 
     /// Whether the next read is to wait until those who read have let go of a buffer; one that finds

@@ -159,6 +159,11 @@ impl Shared {
         result
     }
 
+    /// Whether somebody has had something for the driver to do since it came.
+    pub(crate) fn has_called_driver(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).driver_called
+    }
+
     /// Lets a task wait for `interest` when `poll` says that there is nothing yet.
     pub(crate) fn poll<R>(
         &self,
@@ -227,11 +232,6 @@ impl State {
     pub(crate) fn await_readers(&mut self) -> bool {
         self.readers_awaited = self.waiting.writers.is_empty();
         self.readers_awaited
-    }
-
-    /// Whether somebody has something for the driver to do since it came.
-    pub(crate) fn driver_is_called(&self) -> bool {
-        self.driver_called
     }
 
     /// Whether the driver has called several tasks at once since it was last asked so.

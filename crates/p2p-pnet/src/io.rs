@@ -193,12 +193,17 @@ impl AsyncRead for Asked<'_> {
         _cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let room = buf.remaining();
         match self.io.try_read(buf.initialize_unfilled()) {
             None => {
                 self.can = false;
                 Poll::Pending
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Some(Ok(count)) if count > room => {
+                let broken = "the pipe claims to have read more than there was room for";
+                Poll::Ready(Err(io::Error::other(broken)))
+            }
             Some(result) => Poll::Ready(result.map(|count| buf.advance(count))),
         }
     }
@@ -369,6 +374,25 @@ mod tests {
         }
     }
 
+    /// One that says that it has given more than it was asked for.
+    struct Boasting;
+
+    impl AsyncRead for Boasting {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl PipeRead for Boasting {
+        fn try_read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+            Some(Ok(buf.len() + 1))
+        }
+    }
+
     #[tokio::test]
     async fn a_pipe_that_can_be_asked_still_can_and_another_one_cannot() {
         let (io, mut sent) = duplex(1_000);
@@ -384,6 +408,9 @@ mod tests {
         assert_eq!(&buf[..5], b"hello");
         let nothing = read.try_read(&mut buf).expect("it can").expect_err("nothing more");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        let mut broken = Reader { io: Box::new(Boasting), receiving: receiving() };
+        let error = broken.try_read(&mut buf).expect("it can").expect_err("it is none");
+        assert!(error.to_string().contains("more than there was room for"), "{error}");
         let mut deaf = Reader { io: Box::new(OnlyAsked(None)), receiving: receiving() };
         assert!(deaf.try_read(&mut buf).is_none());
     }

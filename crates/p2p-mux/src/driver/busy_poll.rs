@@ -39,7 +39,7 @@ const ASK_MAX: Duration = Duration::from_micros(50);
 /// The same where they wait for it: no longer than for a turn with a whole record.
 const ASK_ALONE_MAX: Duration = Duration::from_micros(20);
 
-/// The connection of this process that has read last. Where there is another one, its thread has more to do
+/// The connection of this process, of those that poll busily, that has read last. Where there is another one, its thread has more to do
 /// than to wait for this one's answer.
 static READ_LAST: AtomicUsize = AtomicUsize::new(0);
 /// How many of them have been numbered.
@@ -56,6 +56,8 @@ pub(super) struct BusyPoll {
     credit: Credit,
     /// The pipe was asked for the answer that is awaited.
     asked: bool,
+    /// It had one in this poll.
+    answered: bool,
     /// Of answers that have come while it would have been asked.
     ask_credit: Credit,
     /// The pipe cannot be asked.
@@ -74,6 +76,7 @@ impl BusyPoll {
             given_up: false,
             credit: Credit::default(),
             asked: false,
+            answered: false,
             ask_credit: Credit::default(),
             deaf: false,
             number: NUMBERED.fetch_add(1, Ordering::Relaxed) + 1,
@@ -114,13 +117,14 @@ impl BusyPoll {
     /// Until when the pipe is to be asked for the answer without giving way, once for each; `None` for not
     /// at all. `several` says that what was read last was for several tasks: those who ask at the same time
     /// are better served by an answer for all of them.
-    pub(super) fn ask_until(&mut self, several: bool) -> Option<Instant> {
-        if several {
+    pub(super) fn ask_until(&mut self, several: impl FnOnce() -> bool) -> Option<Instant> {
+        let at = self.written_at.filter(|_| self.ask_credit.suffices() && !self.deaf)?;
+        if several() {
             self.ask_credit.spend();
         }
-        let at = self.written_at.filter(|_| self.ask_credit.suffices() && !self.deaf)?;
         let alone = self.read_last.load(Ordering::Relaxed) == self.number;
-        let asks = alone && !std::mem::replace(&mut self.asked, true);
+        let likely = alone && self.ask_credit.suffices();
+        let asks = likely && !std::mem::replace(&mut self.asked, true);
         let most = if has_threads() { ASK_MAX } else { ASK_ALONE_MAX };
         asks.then(|| at + most.min(self.most))
     }
@@ -128,7 +132,7 @@ impl BusyPoll {
     /// Takes note of what the pipe said: whether there was an answer; `None` where it cannot be asked.
     pub(super) fn note_asked(&mut self, answered: Option<bool>) {
         match answered {
-            Some(true) => {}
+            Some(true) => self.answered = true,
             Some(false) => self.ask_credit.spend(),
             None => {
                 self.deaf = true;
@@ -137,9 +141,17 @@ impl BusyPoll {
         }
     }
 
+    /// The task has nothing to do for now.
+    pub(super) fn rest(&mut self, cx: &mut Context<'_>) {
+        self.poll_again(cx);
+        if std::mem::take(&mut self.answered) {
+            end_turn_of_thread(cx);
+        }
+    }
+
     /// Has the task polled again as soon as the runtime has run the others and looked at its sockets,
     /// while an answer is likely.
-    pub(super) fn poll_again(&mut self, cx: &mut Context<'_>) {
+    fn poll_again(&mut self, cx: &mut Context<'_>) {
         let Some(at) = self.written_at else { return };
         if self.given_up || !self.credit.suffices() || self.asked && has_threads() {
             return;
@@ -176,7 +188,7 @@ impl Credit {
 /// Lets whom this task has called have a turn of its thread of its own. tokio's threads run one that was
 /// called in the turn of who called it, three in a row: for the fourth they call another thread, as above. A
 /// turn ends where its budget does.
-pub(super) fn end_turn_of_thread(cx: &mut Context<'_>) {
+fn end_turn_of_thread(cx: &mut Context<'_>) {
     if !has_threads() {
         return;
     }
@@ -289,12 +301,12 @@ mod tests {
     #[test]
     fn a_pipe_is_asked_once_for_each_answer() {
         let mut busy = asking();
-        assert!(busy.ask_until(false).is_some());
-        assert!(busy.ask_until(false).is_none(), "it was asked");
+        assert!(busy.ask_until(|| false).is_some());
+        assert!(busy.ask_until(|| false).is_none(), "it was asked");
         busy.note(0, 30);
-        assert!(busy.ask_until(false).is_none(), "nothing is awaited");
+        assert!(busy.ask_until(|| false).is_none(), "nothing is awaited");
         busy.note(30, 0);
-        assert!(busy.ask_until(false).is_some());
+        assert!(busy.ask_until(|| false).is_some());
     }
 
     #[test]
@@ -302,14 +314,14 @@ mod tests {
         for several in [false, true] {
             let mut busy = asking();
             for _ in 0..CREDIT_MAX / PRICE - 1 {
-                assert!(busy.ask_until(several).is_some());
+                assert!(busy.ask_until(|| several).is_some());
                 busy.note_asked(Some(several));
                 busy.note(30, 0);
             }
-            assert!(busy.ask_until(several).is_none() == several);
+            assert!(busy.ask_until(|| several).is_none() == several);
             busy.note_asked(Some(several));
             busy.note(30, 0);
-            assert!(busy.ask_until(several).is_none());
+            assert!(busy.ask_until(|| several).is_none());
         }
     }
 
@@ -317,16 +329,16 @@ mod tests {
     fn who_reads_between_is_not_held_up() {
         let mut busy = asking();
         busy.read_last.store(busy.number + 1, Ordering::Relaxed);
-        assert!(busy.ask_until(false).is_none());
+        assert!(busy.ask_until(|| false).is_none());
     }
 
     #[tokio::test]
     async fn a_pipe_that_cannot_be_asked_is_asked_no_more() {
         let mut busy = asking();
-        assert!(busy.ask_until(false).is_some());
+        assert!(busy.ask_until(|| false).is_some());
         busy.note_asked(None);
         busy.note(30, 0);
-        assert!(busy.ask_until(false).is_none());
+        assert!(busy.ask_until(|| false).is_none());
         assert!(is_awake(&mut busy).await);
     }
 
@@ -334,18 +346,23 @@ mod tests {
     async fn one_of_several_threads_is_not_kept_awake_after_a_pipe_was_asked() {
         let asked = async {
             let mut busy = asking();
-            assert!(busy.ask_until(false).is_some());
+            assert!(busy.ask_until(|| false).is_some());
             !is_awake(&mut busy).await
         };
         assert!(tokio::spawn(asked).await.expect("no panic"));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn the_turn_of_a_thread_ends() {
-        let left = std::future::poll_fn(|cx| {
-            end_turn_of_thread(cx);
-            Poll::Ready(coop::has_budget_remaining())
-        });
-        assert!(!tokio::spawn(left).await.expect("no panic"));
+    async fn one_that_was_answered_ends_its_threads_turn() {
+        for answered in [false, true] {
+            let mut busy = asking();
+            busy.note_asked(Some(answered));
+            busy.note(0, 30);
+            let left = std::future::poll_fn(move |cx| {
+                busy.rest(cx);
+                Poll::Ready(coop::has_budget_remaining())
+            });
+            assert_eq!(tokio::spawn(left).await.expect("no panic"), !answered);
+        }
     }
 }

@@ -113,9 +113,7 @@ impl AsyncWrite for Answering {
         let mut state = self.state();
         for _ in bodies(buf) {
             state.incoming.extend(ANSWER);
-        }
-        if let Some(waker) = state.waits.take_if(|_| !bodies(buf).is_empty()) {
-            waker.wake();
+            state.waits.take().into_iter().for_each(Waker::wake);
         }
         Poll::Ready(Ok(buf.len()))
     }
